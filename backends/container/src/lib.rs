@@ -1,0 +1,1 @@
+//! The container wall: Linux namespaces.

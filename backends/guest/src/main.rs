@@ -1,0 +1,2 @@
+//! PID 1 in the micro-VM.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What both backends use of this machine: state, probes, cgroups, terminal.

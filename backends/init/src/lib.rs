@@ -1,0 +1,1 @@
+//! What turns a fresh process into the workload, in a container and in a guest alike.

@@ -1,0 +1,1 @@
+//! The micro-VM wall: moat's own VMM on KVM.

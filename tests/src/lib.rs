@@ -1,0 +1,1 @@
+//! End to end: one case file per behaviour, run on every backend.

@@ -1,0 +1,2 @@
+//! cargo xtask setup | test | bed | bench
+fn main() {}
