@@ -1,0 +1,176 @@
+//! What moat-init is to do, as data: made by a backend on the host, carried out in the container's
+//! first process or, after a trip over the [wire](crate::wire), in the guest. That both walls
+//! carry out the same value with the same code is what makes them behave the same.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Bytes, Capability, GuestPath, Hostname, Resources, Rlimit, User};
+
+/// The workload's root, mounts, names and first process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Host name in the uts namespace.
+    pub hostname: Hostname,
+    /// The root filesystem.
+    pub root: Rootfs,
+    /// Volumes and memory filesystems, mounted in this order after the root.
+    pub mounts: Vec<Mount>,
+    /// Whether a reaper is PID 1 and the process its child.
+    pub reaper: bool,
+    /// The limits that a cgroup holds.
+    pub resources: Resources,
+    /// What runs.
+    pub process: Process,
+}
+
+/// A copy-on-write root: overlays whose upper layers are in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// One lower directory for each filesystem that makes up the root, the one at `/` first, each
+    /// parent before its children. Overlay does not cross mounts, so each gets an overlay.
+    pub lowers: Vec<Lower>,
+    /// Paths of the lowers that do not exist for the workload: the user's secrets, the host's
+    /// runtime directories. Those that the lowers do not have are passed over.
+    pub hidden: Vec<GuestPath>,
+    /// The most that the writable layers hold together.
+    pub upper: Bytes,
+    /// Whether the root is read-only once all is set up.
+    pub read_only: bool,
+}
+
+/// A read-only directory tree below one point of the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lower {
+    /// Where in the root it goes.
+    pub at: GuestPath,
+    /// The directory as seen by the process that mounts.
+    pub source: PathBuf,
+}
+
+/// One mount over the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where; made if it is not there, resolved inside the root alone.
+    pub target: GuestPath,
+    /// What.
+    pub kind: MountKind,
+    /// Whether it can't be written.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or directory, as seen by the process that mounts.
+    Bind {
+        /// Its path before the root is changed.
+        source: PathBuf,
+    },
+    /// A memory filesystem.
+    Tmpfs {
+        /// Its size.
+        size: Bytes,
+    },
+}
+
+/// A process to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Program and arguments. The program is looked up along `PATH` of `env` inside the root,
+    /// unless it has a slash.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// The directory it starts in; made if it is not there.
+    pub working_dir: GuestPath,
+    /// Whom it runs as.
+    pub user: User,
+    /// Its terminal, if it has one.
+    pub terminal: Option<TerminalSize>,
+    /// The capabilities it keeps when it runs as user 0, and at most can gain.
+    pub capabilities: Vec<Capability>,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+    /// Its resource limits.
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// By itself or by a signal.
+    pub status: ExitStatus,
+    /// Whether the kernel killed something of the workload because its memory limit was reached.
+    pub oom: bool,
+}
+
+/// By itself or by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// exit(2) with this status.
+    Code(u8),
+    /// Ended by this signal.
+    Signal(crate::spec::Signal),
+}
+
+impl Exit {
+    /// The status that a shell gives: the code itself, or 128 + the signal's number.
+    pub fn shell_status(&self) -> u8 {
+        match self.status {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => {
+                128u8.saturating_add(u8::try_from(signal.number()).unwrap_or(127))
+            }
+        }
+    }
+}
+
+/// Why a workload's process did not come to run. Its text is the same on both walls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StartError {
+    /// The program is nowhere along `PATH`, or the named file is not there. Exit status 127.
+    #[error("command not found: {program}")]
+    NotFound {
+        /// As written.
+        program: String,
+    },
+    /// The program is there but can't be run. Exit status 126.
+    #[error("{program} can't be executed: {reason}")]
+    NotExecutable {
+        /// As written.
+        program: String,
+        /// The kernel's reason.
+        reason: String,
+    },
+    /// The root's files have no such user or group.
+    #[error("no {kind} {name:?} in the workload's {file}")]
+    NoSuchId {
+        /// `user` or `group`.
+        kind: String,
+        /// As written.
+        name: String,
+        /// `/etc/passwd` or `/etc/group`.
+        file: String,
+    },
+    /// A step of the set-up failed.
+    #[error("{step}: {reason}")]
+    Setup {
+        /// What was being done, with the path: `mount overlay at /`.
+        step: String,
+        /// The kernel's reason.
+        reason: String,
+    },
+}
