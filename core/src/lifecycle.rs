@@ -1,1 +1,282 @@
-//! TODO lead
+//! The phases of an instance, the one table of transitions, and [`Instance`], which alone moves
+//! through them.
+//!
+//! ```text
+//!            Create        Created        Start         Started          Exited
+//! (new) ──▶ Creating ────▶ Created ────▶ Starting ────▶ Running ───────▶ Ended
+//!               │             │              │             │ Stop          │
+//!               │ Failed      │              │ Failed      ▼               │
+//!               ▼             │              ▼          Stopping ─Exited─▶ │
+//!             Ended           │            Ended           │ Failed        │
+//!               │             └──────┐       │             ▼               │
+//!               │    Destroy         ▼       │           Ended             │
+//!               └───────────────▶ Destroying ◀─────────────────────────────┘
+//!                                     │ Destroyed
+//!                                     ▼
+//!                                 (removed)
+//! ```
+//! The phase is recorded before an effect (`Creating`, `Starting`, `Stopping`, `Destroying`) and
+//! after it, so that whoever finds a record knows which effects may have happened.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnose::{Code, Fault};
+use crate::sandbox::{Exit, TerminalSize};
+use crate::spec::Signal;
+use crate::workload::{Plan, Workload};
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The backend is making it; nothing of the user's runs.
+    Creating,
+    /// All is made; nothing of the user's runs.
+    Created,
+    /// The user's command is being started.
+    Starting,
+    /// The user's command runs.
+    Running,
+    /// It was asked to end and still runs.
+    Stopping,
+    /// It has ended, or never came to run.
+    Ended,
+    /// What was made for it is being removed.
+    Destroying,
+    /// Nothing of it is left but the record.
+    Destroyed,
+}
+
+/// What happens to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The backend has made it.
+    Created,
+    /// The user's command is to be started.
+    Start,
+    /// It runs.
+    Started,
+    /// It was asked to end.
+    Stop,
+    /// It has ended.
+    Exited,
+    /// It could not be made or started, or was lost.
+    Failed,
+    /// What was made for it is to be removed.
+    Destroy,
+    /// That is done.
+    Destroyed,
+}
+
+impl Phase {
+    /// Every phase, in the order of a life without accidents.
+    pub const ALL: [Self; 8] = [
+        Self::Creating,
+        Self::Created,
+        Self::Starting,
+        Self::Running,
+        Self::Stopping,
+        Self::Ended,
+        Self::Destroying,
+        Self::Destroyed,
+    ];
+
+    /// The one table: where an event leads from here, or `None` where it can't happen.
+    pub const fn next(self, event: Event) -> Option<Self> {
+        match (self, event) {
+            (Self::Creating, Event::Created) => Some(Self::Created),
+            (Self::Created, Event::Start) => Some(Self::Starting),
+            (Self::Starting, Event::Started) => Some(Self::Running),
+            (Self::Running | Self::Stopping, Event::Stop) => Some(Self::Stopping),
+            (Self::Running | Self::Stopping, Event::Exited)
+            | (Self::Creating | Self::Starting | Self::Running | Self::Stopping, Event::Failed) => {
+                Some(Self::Ended)
+            }
+            (Self::Created | Self::Ended, Event::Destroy) => Some(Self::Destroying),
+            (Self::Destroying, Event::Destroyed) => Some(Self::Destroyed),
+            _ => None,
+        }
+    }
+}
+
+/// Where phases are written down. An implementation writes so that a reader sees either the old
+/// or the new record, whole.
+pub trait Journal {
+    /// The instance's own directory.
+    fn dir(&self) -> &Path;
+
+    /// Writes the phase down, before the caller goes on.
+    ///
+    /// # Errors
+    /// When it can't be written; the caller must not go on with the effect.
+    fn record(&mut self, mark: Mark) -> Result<(), Fault>;
+}
+
+/// One thing to write down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The phase from now on.
+    pub phase: Phase,
+    /// The pid that stands for the workload, once it runs.
+    pub pid: Option<u32>,
+    /// How it ended, once it has.
+    pub exit: Option<Exit>,
+}
+
+/// One run of a workload. It owns the phase: nothing else changes it, and no backend is called in
+/// a phase in which it may not be.
+pub struct Instance<J: Journal> {
+    journal: J,
+    mark: Mark,
+    workload: Option<Box<dyn Workload>>,
+}
+
+impl<J: Journal> Instance<J> {
+    /// Makes all that comes before the user's code runs.
+    ///
+    /// # Errors
+    /// When a step fails. Everything has been undone, and the record says so.
+    pub fn create(journal: J, plan: Box<dyn Plan>) -> Result<Self, Fault> {
+        let mark = Mark { phase: Phase::Creating, pid: None, exit: None };
+        let mut instance = Self { journal, mark, workload: None };
+        instance.journal.record(mark)?;
+        let dir: PathBuf = instance.journal.dir().to_owned();
+        match plan.create(&dir) {
+            Ok(workload) => {
+                instance.workload = Some(workload);
+                instance.advance(Event::Created)?;
+                Ok(instance)
+            }
+            Err(fault) => {
+                // The first fault is what the user must see. A record that can't be written now
+                // is found and swept by the next moat.
+                let _ = instance.advance(Event::Failed).and_then(|()| instance.destroy());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.mark.phase
+    }
+
+    /// Lets the user's code run.
+    ///
+    /// # Errors
+    /// When the command can't be run. Only [`destroy`](Self::destroy) may follow.
+    pub fn start(&mut self) -> Result<(), Fault> {
+        self.advance(Event::Start)?;
+        match self.workload()?.start() {
+            Ok(pid) => {
+                self.mark.pid = Some(pid);
+                self.advance(Event::Started)
+            }
+            Err(fault) => {
+                let _ = self.advance(Event::Failed);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Asks it to end with the given signal.
+    ///
+    /// # Errors
+    /// When it is not running, or the signal can't be sent.
+    pub fn stop(&mut self, signal: Signal) -> Result<(), Fault> {
+        self.advance(Event::Stop)?;
+        self.workload()?.signal(signal)
+    }
+
+    /// Passes a signal on.
+    ///
+    /// # Errors
+    /// When it is not running, or the signal can't be sent.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+        self.running()?.signal(signal)
+    }
+
+    /// Tells its terminal the new size; nothing happens when it has none.
+    ///
+    /// # Errors
+    /// When it is not running, or the terminal is gone.
+    pub fn resize(&mut self, size: TerminalSize) -> Result<(), Fault> {
+        match self.running()?.terminal() {
+            Some(terminal) => terminal.resize(size),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for its end, `limit`, or `wake` being readable.
+    ///
+    /// # Errors
+    /// When it was lost; the record says that it ended.
+    pub fn wait(
+        &mut self,
+        wake: Option<BorrowedFd<'_>>,
+        limit: Option<Duration>,
+    ) -> Result<Option<Exit>, Fault> {
+        match self.running()?.wait(wake, limit) {
+            Ok(None) => Ok(None),
+            Ok(Some(exit)) => {
+                self.mark.exit = Some(exit);
+                self.advance(Event::Exited)?;
+                Ok(Some(exit))
+            }
+            Err(fault) => {
+                let _ = self.advance(Event::Failed);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Removes everything that was made for it, and ends it first if it still runs.
+    ///
+    /// # Errors
+    /// When something could not be removed; the record keeps the phase `Destroying`, so that a
+    /// later moat tries again.
+    pub fn destroy(mut self) -> Result<J, Fault> {
+        if matches!(self.mark.phase, Phase::Running | Phase::Stopping | Phase::Starting) {
+            let _ = self.advance(Event::Failed);
+        }
+        // A record that can't be written must not keep what was made from being removed.
+        let recorded = self.advance(Event::Destroy);
+        if let Some(workload) = self.workload.take() {
+            workload.destroy()?;
+        }
+        recorded?;
+        self.advance(Event::Destroyed)?;
+        Ok(self.journal)
+    }
+
+    fn advance(&mut self, event: Event) -> Result<(), Fault> {
+        self.mark.phase = self.mark.phase.next(event).ok_or_else(|| self.misplaced(event))?;
+        self.journal.record(self.mark)
+    }
+
+    fn misplaced(&self, event: Event) -> Fault {
+        Fault::new(
+            Code::State,
+            format!("{event:?} can't happen to an instance that is {:?}", self.mark.phase),
+        )
+    }
+
+    fn workload(&mut self) -> Result<&mut dyn Workload, Fault> {
+        match self.workload.as_deref_mut() {
+            Some(workload) => Ok(workload),
+            None => Err(Fault::new(Code::State, "the instance has nothing that was created")),
+        }
+    }
+
+    fn running(&mut self) -> Result<&mut dyn Workload, Fault> {
+        if !matches!(self.mark.phase, Phase::Running | Phase::Stopping) {
+            let phase = self.mark.phase;
+            return Err(Fault::new(Code::State, format!("the instance is {phase:?}, not running")));
+        }
+        self.workload()
+    }
+}
