@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnose::{Code, Fault};
 use crate::spec::{Bytes, Capability, GuestPath, Hostname, Resources, Rlimit, User};
 
 /// The workload's root, mounts, names and first process.
@@ -173,4 +174,29 @@ pub enum StartError {
         /// The kernel's reason.
         reason: String,
     },
+}
+
+impl StartError {
+    /// What the user is told, the same on both walls but for the code of a set-up that failed:
+    /// `wall` is [`Code::Container`] or [`Code::Microvm`].
+    pub fn into_fault(self, wall: Code) -> Fault {
+        let (code, hint) = match &self {
+            Self::NotFound { .. } => {
+                (Code::NotFound, Some("check the command, and PATH in the workload's env"))
+            }
+            Self::NotExecutable { .. } => (
+                Code::NotExecutable,
+                Some("check its mode, its format, and that its interpreter is in the root"),
+            ),
+            Self::NoSuchId { .. } => {
+                (wall, Some("use a number, or a name that the root's own files have"))
+            }
+            Self::Setup { .. } => (wall, None),
+        };
+        let fault = Fault::new(code, self.to_string());
+        match hint {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        }
+    }
 }

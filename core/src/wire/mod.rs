@@ -6,14 +6,23 @@
 //! | length | kind | zero   | payload        |
 //! +--------+------+--------+----------------+
 //! ```
-//! `length` is the payload's, little-endian. Stream frames carry raw bytes; the rest carry postcard.
+//! `length` is the payload's, little-endian. Stream frames carry raw bytes; the rest carry one
+//! message in postcard. [`codec`] turns bytes into messages and back, [`credit`] keeps the books.
 //! Either side may send stream bytes only against credit that the other has granted for that
 //! stream, so that one that is not read never holds up another, a signal or the exit.
 //! Both sides treat the other as hostile: a frame over its limit, of an unknown kind, with a
 //! payload that does not decode or leaves bytes over, or stream bytes beyond the credit, ends the
 //! channel.
 
+mod codec;
+mod credit;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
+
+pub use codec::{Decoder, Message, WireError};
+pub use credit::{Credit, Window};
 
 use crate::sandbox::{Exit, Sandbox, StartError, TerminalSize};
 use crate::spec::Signal;
@@ -27,9 +36,13 @@ pub const AGENT_PORT: u32 = 1024;
 /// The most payload of a stream frame, in bytes.
 pub const STREAM_LIMIT: usize = 64 << 10;
 
-/// The most payload of any other frame, in bytes: an environment may be as large as Linux's
+/// The most payload of a message to the guest, in bytes: an environment may be as large as Linux's
 /// limit on arguments and environment together (execve(2)).
-pub const MESSAGE_LIMIT: usize = 8 << 20;
+pub const TO_GUEST_LIMIT: usize = 8 << 20;
+
+/// The most payload of a message from the guest, in bytes: a start error names the program, which
+/// may be one argument long (`MAX_ARG_STRLEN`, 128 KiB, execve(2)).
+pub const FROM_GUEST_LIMIT: usize = 256 << 10;
 
 /// The credit, in bytes, that each side has for each stream at first.
 pub const INITIAL_CREDIT: u32 = 256 << 10;
@@ -63,6 +76,9 @@ pub enum ToGuest {
     Signal(Signal),
     /// The terminal has a new size.
     Resize(TerminalSize),
+    /// Nobody reads this output stream any more: what the workload writes to it must fail
+    /// (`SIGPIPE`). Frames of it that are under way are dropped by the host.
+    CloseStream(Stream),
 }
 
 /// The first order of the host.

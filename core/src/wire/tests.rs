@@ -1,0 +1,225 @@
+//! The codec under any input: what goes in comes out however it is cut; nothing makes it panic.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sandbox::{ExitStatus, Process, Rootfs};
+use crate::spec::{Bytes, Cpus, GuestPath, Hostname, Resources, User};
+
+fn sandbox(argv: Vec<String>, env: BTreeMap<String, String>) -> Sandbox {
+    let hostname: Hostname = postcard::from_bytes(b"\x04moat").unwrap();
+    Sandbox {
+        hostname,
+        root: Rootfs {
+            lowers: Vec::new(),
+            hidden: Vec::new(),
+            upper: Bytes::mib(64),
+            read_only: true,
+        },
+        mounts: Vec::new(),
+        reaper: true,
+        resources: Resources { cpus: Cpus::from_milli(1500), memory: Bytes::mib(64), pids: 10 },
+        process: Process {
+            argv,
+            env,
+            working_dir: GuestPath::root(),
+            user: User::ROOT,
+            terminal: None,
+            capabilities: Vec::new(),
+            no_new_privileges: true,
+            rlimits: Vec::new(),
+        },
+    }
+}
+
+fn to_guest() -> impl Strategy<Value = ToGuest> {
+    let start = (
+        prop::collection::vec(".*", 0..8),
+        prop::collection::btree_map(".*", ".*", 0..8),
+        any::<bool>(),
+        any::<u64>(),
+        any::<[u8; 32]>(),
+    )
+        .prop_map(|(argv, env, merge_output, clock_nanos, entropy)| {
+            let sandbox = sandbox(argv, env);
+            ToGuest::Start(Box::new(Start { sandbox, merge_output, clock_nanos, entropy }))
+        });
+    prop_oneof![
+        start,
+        prop::collection::vec(any::<u8>(), 1..2000).prop_map(ToGuest::Stdin),
+        Just(ToGuest::StdinEnd),
+        any::<u32>().prop_map(|bytes| ToGuest::Credit(Stream::Stderr, bytes)),
+        (1..=64i32).prop_map(|n| ToGuest::Signal(Signal::from_number(n).unwrap())),
+        (any::<u16>(), any::<u16>())
+            .prop_map(|(columns, rows)| ToGuest::Resize(TerminalSize { columns, rows })),
+        Just(ToGuest::CloseStream(Stream::Stdout)),
+    ]
+}
+
+fn from_guest() -> impl Strategy<Value = FromGuest> {
+    prop_oneof![
+        (any::<u16>(), ".{0,64}")
+            .prop_map(|(version, kernel)| FromGuest::Ready { version, kernel }),
+        Just(FromGuest::Started),
+        ".*".prop_map(|program| FromGuest::Failed(StartError::NotFound { program })),
+        prop::collection::vec(any::<u8>(), 1..2000).prop_map(FromGuest::Stdout),
+        prop::collection::vec(any::<u8>(), 1..2000).prop_map(FromGuest::Stderr),
+        any::<u32>().prop_map(FromGuest::Credit),
+        (any::<u8>(), any::<bool>()).prop_map(|(code, oom)| {
+            FromGuest::Exited(Exit { status: ExitStatus::Code(code), oom })
+        }),
+    ]
+}
+
+/// Feeds `bytes` in pieces of these sizes, over and over.
+fn decode_in_pieces<M: Message>(bytes: &[u8], sizes: &[usize]) -> Result<Vec<M>, WireError> {
+    let (mut decoder, mut messages, mut rest) = (Decoder::new(), Vec::new(), bytes);
+    for &size in sizes.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        decoder.feed(piece);
+        rest = after;
+        while let Some(message) = decoder.next_message()? {
+            messages.push(message);
+        }
+    }
+    assert!(!decoder.is_partial());
+    Ok(messages)
+}
+
+fn round_trip<M: Message + PartialEq + std::fmt::Debug>(sent: &[M], sizes: &[usize]) {
+    let mut bytes = Vec::new();
+    for message in sent {
+        message.encode(&mut bytes).unwrap();
+    }
+    assert_eq!(decode_in_pieces::<M>(&bytes, sizes).unwrap(), sent);
+}
+
+proptest! {
+    #[test]
+    fn messages_to_the_guest_survive_any_split(
+        sent in prop::collection::vec(to_guest(), 0..8),
+        sizes in prop::collection::vec(1usize..5000, 1..8),
+    ) {
+        round_trip(&sent, &sizes);
+    }
+
+    #[test]
+    fn messages_from_the_guest_survive_any_split(
+        sent in prop::collection::vec(from_guest(), 0..8),
+        sizes in prop::collection::vec(1usize..5000, 1..8),
+    ) {
+        round_trip(&sent, &sizes);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
+        let mut decoder = Decoder::new();
+        decoder.feed(&bytes);
+        while let Ok(Some(_)) = decoder.next_message::<FromGuest>() {}
+        let mut decoder = Decoder::new();
+        decoder.feed(&bytes);
+        while let Ok(Some(_)) = decoder.next_message::<ToGuest>() {}
+    }
+
+    #[test]
+    fn arbitrary_payloads_in_good_frames_never_panic(
+        payload in prop::collection::vec(any::<u8>(), 0..600),
+        kind in 0u8..4,
+    ) {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+        bytes.extend([kind, 0, 0, 0]);
+        bytes.extend(payload);
+        let mut decoder = Decoder::new();
+        decoder.feed(&bytes);
+        let _ = decoder.next_message::<FromGuest>();
+        let mut decoder = Decoder::new();
+        decoder.feed(&bytes);
+        let _ = decoder.next_message::<ToGuest>();
+    }
+
+    #[test]
+    fn credit_is_never_lost_or_made(writes in prop::collection::vec(1usize..STREAM_LIMIT, 1..64)) {
+        let (mut credit, mut window) = (Credit::new(), Window::new());
+        for bytes in writes {
+            prop_assert!(credit.available() >= bytes, "a reader that keeps up never stalls");
+            credit.take(bytes).unwrap();
+            window.receive(bytes).unwrap();
+            if let Some(granted) = window.consume(bytes) {
+                credit.grant(granted).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_over_its_limit_is_refused_by_its_header_alone() {
+    for (kind, length) in [(0u8, FROM_GUEST_LIMIT + 1), (2, STREAM_LIMIT + 1), (3, 0xffff_ffff)] {
+        let mut decoder = Decoder::new();
+        decoder.feed(&u32::try_from(length).unwrap().to_le_bytes());
+        assert_eq!(decoder.next_message::<FromGuest>(), Ok(None));
+        decoder.feed(&[kind, 0, 0, 0]);
+        let error = decoder.next_message::<FromGuest>().unwrap_err();
+        assert!(matches!(error, WireError::TooLong { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn frames_of_the_wrong_direction_kind_or_shape_are_refused() {
+    let refused = |bytes: &[u8]| {
+        let mut decoder = Decoder::new();
+        decoder.feed(bytes);
+        decoder.next_message::<FromGuest>().unwrap_err()
+    };
+    assert!(matches!(refused(&[1, 0, 0, 0, 1, 0, 0, 0, b'x']), WireError::Header { kind: 1, .. }));
+    assert!(matches!(refused(&[0, 0, 0, 0, 4, 0, 0, 0]), WireError::Header { kind: 4, .. }));
+    assert!(matches!(refused(&[0, 0, 0, 0, 0, 0, 0, 1]), WireError::Header { .. }));
+    let started = postcard::to_stdvec(&FromGuest::Started).unwrap();
+    let mut trailing = vec![u8::try_from(started.len() + 1).unwrap(), 0, 0, 0, 0, 0, 0, 0];
+    trailing.extend(&started);
+    trailing.push(0);
+    assert_eq!(refused(&trailing), WireError::Malformed { length: started.len() + 1 });
+    let smuggled = postcard::to_stdvec(&FromGuest::Stdout(b"x".to_vec())).unwrap();
+    let mut frame = vec![u8::try_from(smuggled.len()).unwrap(), 0, 0, 0, 0, 0, 0, 0];
+    frame.extend(&smuggled);
+    assert!(matches!(refused(&frame), WireError::Malformed { .. }));
+}
+
+#[test]
+fn long_stream_data_becomes_several_frames() {
+    let bytes: Vec<u8> = (0u8..=255).cycle().take(STREAM_LIMIT * 2 + 5).collect();
+    let mut encoded = Vec::new();
+    FromGuest::Stdout(bytes.clone()).encode(&mut encoded).unwrap();
+    assert_eq!(encoded.len(), bytes.len() + 3 * HEADER);
+    let pieces = decode_in_pieces::<FromGuest>(&encoded, &[70_000]).unwrap();
+    let joined: Vec<u8> =
+        pieces.iter().flat_map(|m| m.as_stream().unwrap().1.iter().copied()).collect();
+    assert_eq!(joined, bytes);
+}
+
+#[test]
+fn a_message_over_its_limit_is_not_sent() {
+    let mut out = vec![7];
+    let program = "x".repeat(FROM_GUEST_LIMIT);
+    let error = FromGuest::Failed(StartError::NotFound { program }).encode(&mut out).unwrap_err();
+    assert!(matches!(error, WireError::TooLong { .. }));
+    assert_eq!(out, [7]);
+}
+
+#[test]
+fn bytes_beyond_the_credit_and_credit_beyond_the_room_are_errors() {
+    let all = usize::try_from(INITIAL_CREDIT).unwrap();
+    let mut window = Window::new();
+    window.receive(all).unwrap();
+    assert_eq!(window.receive(1), Err(WireError::Credit { bytes: 1, open: 0 }));
+    let mut credit = Credit::new();
+    assert_eq!(credit.grant(1), Err(WireError::Grant { bytes: 1 }));
+    credit.take(all).unwrap();
+    assert_eq!(credit.take(1), Err(WireError::Credit { bytes: 1, open: 0 }));
+    credit.grant(INITIAL_CREDIT).unwrap();
+    assert_eq!(credit.grant(u32::MAX), Err(WireError::Grant { bytes: u32::MAX }));
+}
