@@ -1,0 +1,58 @@
+//! A process named so that a reused pid is never taken for it: its pid and when it started.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// A process of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its pid in moat's pid namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process that has this pid now, unless there is none.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { pid, start_time: start_time(&stat)? })
+    }
+
+    /// The calling process.
+    pub fn own() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// Whether that process is still there (it may be a zombie).
+    pub fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+}
+
+/// Field 22, counted from behind the command's closing parenthesis, since the command itself may
+/// hold blanks and parentheses.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_may_hold_anything() {
+        let fields = (3..=52).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(start_time(&format!("7 (a) b (c)) {fields}")), Some(22));
+        assert_eq!(start_time("7 (cut"), None);
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_the_same_process() {
+        let own = ProcessId::own().unwrap();
+        assert!(own.is_alive());
+        assert!(!ProcessId { start_time: own.start_time + 1, ..own }.is_alive());
+    }
+}
