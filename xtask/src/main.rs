@@ -1,2 +1,31 @@
-//! cargo xtask setup | test | bed | bench
-fn main() {}
+//! `cargo xtask VERB`: what developers of moat run besides cargo itself. One file per verb.
+// xtask is a command for people: it prints.
+#![allow(clippy::print_stderr, clippy::print_stdout)]
+
+mod bed;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Helpers for developing moat.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Bed(bed::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().verb {
+        Verb::Bed(args) => bed::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(125)
+    })
+}

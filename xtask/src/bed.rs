@@ -1,0 +1,102 @@
+//! `cargo xtask bed -- COMMAND`: runs a command in a machine with a true KVM, emulated in software.
+//!
+//! The machine is QEMU under TCG with an SVM-capable CPU, Debian's generic kernel, and this host's
+//! own files as its root (9p, read and write). `/run` and `/run/bed` are tmpfs: hot files belong
+//! there. Standard output and error are streamed, the exit status is the command's own.
+
+mod cpio;
+mod initrd;
+mod kernel;
+mod machine;
+
+use anyhow::{Context, Result};
+use kernel::Kernel;
+use machine::{Ending, Machine};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// As timeout(1) says it.
+const TIMED_OUT: u8 = 124;
+const BOOT_TRIES: u32 = 3;
+
+/// Run a command in a machine with a true KVM, emulated in software
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Count instructions instead of time (1 instruction = 1 ns): figures repeat, waits are skipped
+    #[arg(long)]
+    deterministic: bool,
+    /// Seconds the command may take, once the machine is up
+    #[arg(long, value_name = "SECS", default_value_t = 1800)]
+    timeout: u64,
+    /// Seconds a boot may take before it is tried again
+    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    boot_timeout: u64,
+    /// Memory of the machine
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    memory: u32,
+    /// One more variable for the command (PATH, HOME, TERM, CARGO_* and RUST_* are passed anyway)
+    #[arg(long, value_name = "K=V")]
+    env: Vec<OsString>,
+    /// Keep the machine's kernel log in this file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Runs the command of `args`; its status is the answer.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let kernel = Kernel::cached()?;
+    let directory = std::env::current_dir().context("current directory")?;
+    let task = initrd::Task {
+        directory,
+        env: initrd::environment(&args.env),
+        argv: args.command,
+        merged: same_file(),
+    };
+    let scratch = tempfile::Builder::new().prefix("moat-bed.").tempdir()?;
+    let log = args.log.unwrap_or_else(|| scratch.path().join("console.log"));
+    let initrd = scratch.path().join("initrd");
+    initrd::write(&initrd, &kernel, &task)?;
+
+    let machine = Machine {
+        kernel: kernel.image(),
+        initrd,
+        log: log.clone(),
+        memory_mib: args.memory,
+        deterministic: args.deterministic,
+        boot_limit: Duration::from_secs(args.boot_timeout),
+        run_limit: Duration::from_secs(args.timeout),
+    };
+    for attempt in 1..=BOOT_TRIES {
+        match machine.run()? {
+            Ending::Exit(status) => return Ok(ExitCode::from(status)),
+            Ending::Signal(number) => return Ok(ExitCode::from(128 + number)),
+            Ending::TimedOut => {
+                eprintln!("bed: the command was not done after {} s: stopped", args.timeout);
+                machine::show_tail(&log);
+                return Ok(ExitCode::from(TIMED_OUT));
+            }
+            Ending::Died => {
+                machine::show_tail(&log);
+                anyhow::bail!("the bed's machine ended before the command did");
+            }
+            Ending::NoBoot(why) => {
+                eprintln!("bed: boot {attempt} of {BOOT_TRIES} failed: {why}");
+                machine::show_tail(&log);
+            }
+        }
+    }
+    anyhow::bail!("the bed does not boot; its kernel log's last lines are above")
+}
+
+/// Whether standard output and error are one file: then the machine keeps their lines in order.
+fn same_file() -> bool {
+    match (nix::sys::stat::fstat(std::io::stdout()), nix::sys::stat::fstat(std::io::stderr())) {
+        (Ok(out), Ok(err)) => (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino),
+        _ => false,
+    }
+}

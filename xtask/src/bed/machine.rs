@@ -1,0 +1,211 @@
+//! The emulated machine: QEMU, its three ports (output, error, words from init), its limits.
+
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigSet, Signal};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const QEMU: &str = "qemu-system-x86_64";
+/// How long QEMU may take to end after the machine has reported the status.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// A machine to start.
+pub(super) struct Machine {
+    pub(super) kernel: PathBuf,
+    pub(super) initrd: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) memory_mib: u32,
+    pub(super) deterministic: bool,
+    pub(super) boot_limit: Duration,
+    pub(super) run_limit: Duration,
+}
+
+/// How one start of a machine ended.
+pub(super) enum Ending {
+    /// The command's own status.
+    Exit(u8),
+    /// xtask was told to stop by this signal.
+    Signal(u8),
+    /// The command was not done within the limit.
+    TimedOut,
+    /// QEMU ended, or the machine crashed, while the command ran.
+    Died,
+    /// The command was never started.
+    NoBoot(String),
+}
+
+enum Event {
+    Word(String),
+    Closed,
+    Signal(Signal),
+}
+
+impl Machine {
+    /// Starts the machine, streams the command's output, and says how it ended.
+    pub(super) fn run(&self) -> Result<Ending> {
+        let signals = stop_signals();
+        signals.thread_block().context("block signals")?;
+        let (events, received) = channel();
+        let mut qemu = Qemu::start(self, &events)?;
+        let watcher = events;
+        std::thread::spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                let _ = watcher.send(Event::Signal(signal));
+            }
+        });
+        let ending = self.follow(&received);
+        if matches!(ending, Ending::Exit(_)) {
+            qemu.wait(POWER_OFF);
+        }
+        qemu.stop();
+        Ok(ending)
+    }
+
+    fn follow(&self, events: &Receiver<Event>) -> Ending {
+        let mut deadline = Instant::now() + self.boot_limit;
+        let mut running = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match events.recv_timeout(left) {
+                Ok(Event::Word(word)) => match word.split_once(' ') {
+                    Some(("exit", status)) => return exit_status(status),
+                    Some(("fail", why)) => return Ending::NoBoot(why.to_owned()),
+                    None if word == "run" => {
+                        running = true;
+                        deadline = Instant::now() + self.run_limit;
+                    }
+                    _ => {}
+                },
+                Ok(Event::Signal(signal)) => {
+                    return Ending::Signal(u8::try_from(signal as i32).unwrap_or_default());
+                }
+                Ok(Event::Closed) | Err(RecvTimeoutError::Disconnected) if running => {
+                    return Ending::Died;
+                }
+                Ok(Event::Closed) | Err(RecvTimeoutError::Disconnected) => {
+                    return Ending::NoBoot("qemu ended".to_owned());
+                }
+                Err(RecvTimeoutError::Timeout) if running => return Ending::TimedOut,
+                Err(RecvTimeoutError::Timeout) => {
+                    return Ending::NoBoot(format!("hangs for {} s", self.boot_limit.as_secs()));
+                }
+            }
+        }
+    }
+
+    /// The command line, less the ports. setpriv makes QEMU end when xtask does, however it ends.
+    fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", QEMU]);
+        command.args(["-machine", "q35", "-cpu", "max", "-smp", "1", "-accel", "tcg,thread=single"]);
+        let mut boot = "console=ttyS0 panic=-1 quiet".to_owned();
+        if self.deterministic {
+            command.args(["-icount", "shift=0,sleep=off"]);
+            boot.push_str(" transparent_hugepage=never");
+        }
+        command.args(["-m", &self.memory_mib.to_string()]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"]);
+        command.arg(format!("file:{}", self.log.display()));
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        command.args(["-append", &boot, "-virtfs"]);
+        command.arg("local,path=/,mount_tag=root,security_model=none,multidevs=remap");
+        command.args(["-device", "virtio-serial-pci"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
+    }
+}
+
+fn exit_status(text: &str) -> Ending {
+    text.trim().parse().map_or(Ending::Died, Ending::Exit)
+}
+
+/// The last lines of the kernel's log, on standard error.
+pub(super) fn show_tail(log: &Path) {
+    const LINES: usize = 30;
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        eprintln!("  | {line}");
+    }
+}
+
+fn stop_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// A QEMU that is running, and the threads that carry its output.
+struct Qemu {
+    child: Child,
+    streams: Vec<JoinHandle<()>>,
+}
+
+impl Qemu {
+    fn start(machine: &Machine, events: &Sender<Event>) -> Result<Self> {
+        let mut command = machine.command();
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for number in 1..=3 {
+            let (near, far) = UnixStream::pair().context("socket pair")?;
+            fcntl(&far, FcntlArg::F_SETFD(FdFlag::empty())).context("keep socket over exec")?;
+            command.arg("-chardev").arg(format!("socket,id=port{number},fd={}", far.as_raw_fd()));
+            command.arg("-device").arg(format!("virtserialport,chardev=port{number},nr={number}"));
+            ours.push(near);
+            theirs.push(far);
+        }
+        let child = command.spawn().context("setpriv (package util-linux)")?;
+        drop(theirs);
+        let [out, err, words] = <[UnixStream; 3]>::try_from(ours)
+            .map_err(|_| anyhow::anyhow!("three ports were made"))?;
+        let events = events.clone();
+        std::thread::spawn(move || report(words, &events));
+        let streams = vec![
+            std::thread::spawn(move || copy(out, std::io::stdout())),
+            std::thread::spawn(move || copy(err, std::io::stderr())),
+        ];
+        Ok(Self { child, streams })
+    }
+
+    /// Waits for QEMU to end by itself, so that every byte of output has been sent.
+    fn wait(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends QEMU if it still runs, and takes the rest of its output.
+    fn stop(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for stream in self.streams {
+            let _ = stream.join();
+        }
+    }
+}
+
+fn report(words: UnixStream, events: &Sender<Event>) {
+    for line in BufReader::new(words).lines().map_while(Result::ok) {
+        if events.send(Event::Word(line)).is_err() {
+            return;
+        }
+    }
+    let _ = events.send(Event::Closed);
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count) = from.read(&mut buffer)
+        && count > 0
+    {
+        // Nobody reads any more: keep draining, or the machine would stand still.
+        let _ = to.write_all(&buffer[..count]).and_then(|()| to.flush());
+    }
+}
