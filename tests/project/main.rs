@@ -1,0 +1,6 @@
+//! The project's own promises: the architecture's arrows, and documents that say what the code
+//! does.
+
+mod arrows;
+mod documents;
+mod readme;

@@ -1,0 +1,1 @@
+//! What the README tells a new user to type works.

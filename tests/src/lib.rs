@@ -1,1 +1,0 @@
-//! End to end: one case file per behaviour, run on every backend.
