@@ -1,0 +1,173 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use moat_core::spec::{Level, Trust};
+
+/// Runs a workload, declared once, in a container or in a micro-VM.
+#[derive(Debug, Parser)]
+#[command(name = "moat", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit status: run gives the workload's own; 125 moat failed, 126 the command \
+    can't be executed, 127 it was not found, 128+n it was ended by signal n. Before anything \
+    runs: 2 usage, 3 spec, 4 denied by policy, 5 the host lacks something.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    /// How results and errors are written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Say nothing that is not a result or an error
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Which of moat's own events to log on stderr, such as `debug` or `moat_microvm=trace`
+    #[arg(long, global = true, value_name = "FILTER", env = "MOAT_LOG")]
+    pub(crate) log: Option<String>,
+}
+
+/// How results and errors are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON value, for scripts.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a workload and wait for its end
+    #[command(after_help = "Examples:\n  \
+        moat run specs/hello.toml                   the one workload of the file\n  \
+        moat run specs/hello.toml --isolation vm    the same, behind a micro-VM\n  \
+        moat run -- make test                       no file: this directory mounted, the host's \
+        root copy-on-write")]
+    Run(Run),
+    /// Show what would be decided for each workload, and why; touches nothing
+    Explain(Explain),
+    /// Try what this host can run, and say what to do about what it can't
+    Doctor,
+    /// Print the spec's JSON Schema, for editors
+    Schema,
+    /// Install, import, build and list the guest kernels that micro-VMs boot
+    #[command(subcommand)]
+    Kernel(Kernel),
+}
+
+/// Which workload, and how it is to be isolated.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// The spec [default: moat.toml, unless a COMMAND is given]
+    pub(crate) spec: Option<PathBuf>,
+    /// The workload in it; may be left out when there is one alone
+    pub(crate) name: Option<String>,
+    /// How it is isolated, whatever the spec asks for; never below a floor
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) isolation: Option<LevelArg>,
+    /// The policy that decides
+    #[arg(long, value_name = "NAME", default_value = "dev",
+        value_parser = clap::builder::PossibleValuesParser::new(moat_core::policy::NAMES))]
+    pub(crate) policy: String,
+    /// Trust the workload less than its spec does
+    #[arg(long, value_enum, value_name = "TRUST")]
+    pub(crate) trust: Option<TrustArg>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Print the steps that would be taken, and take none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Fetch nothing: refuse where a guest kernel would have to be downloaded
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// The command to run instead of the spec's
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// The command to explain instead of the spec's
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Kernel {
+    /// Fetch the distribution's cloud kernel and the modules that a guest needs
+    Install,
+    /// Take any vmlinux or bzImage
+    Import(Import),
+    /// Build moat's own small kernel from the distribution's source package
+    Build {
+        /// The bundle's name
+        #[arg(long, default_value = "moat")]
+        name: String,
+    },
+    /// List the kernels that are there
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The kernel: an ELF vmlinux or a bzImage
+    pub(crate) file: PathBuf,
+    /// The directory of its modules, as /lib/modules/VERSION
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules: Option<PathBuf>,
+    /// The bundle's name [default: the file's name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How this kernel finds its virtio devices
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) discovery: DiscoveryArg,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum DiscoveryArg {
+    /// By ACPI, as distributions build theirs.
+    #[default]
+    Acpi,
+    /// By `virtio_mmio.device=` on its command line.
+    Cmdline,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LevelArg {
+    /// Policy decides.
+    Auto,
+    /// Linux namespaces: the host's kernel is shared.
+    Container,
+    /// A kernel of its own behind KVM.
+    Vm,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum TrustArg {
+    /// Someone else's code.
+    Untrusted,
+}
+
+impl From<LevelArg> for Level {
+    fn from(level: LevelArg) -> Self {
+        match level {
+            LevelArg::Auto => Self::Auto,
+            LevelArg::Container => Self::Container,
+            LevelArg::Vm => Self::Vm,
+        }
+    }
+}
+
+impl From<TrustArg> for Trust {
+    fn from(trust: TrustArg) -> Self {
+        match trust {
+            TrustArg::Untrusted => Self::Untrusted,
+        }
+    }
+}

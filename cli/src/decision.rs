@@ -1,0 +1,73 @@
+//! How a decision is told: the line that every run prints, and the whole of it for `explain`.
+
+use moat_core::policy::{Candidate, Decision, Effect, RuleOutcome};
+use moat_core::spec::{Isolation, Resolved};
+use serde_json::{Value, json};
+
+/// What a micro-VM runs on.
+const VM_ENGINE: &str = "kvm";
+
+/// `isolation: vm (rule untrusted-needs-vm), engine kvm`.
+pub(crate) fn line(decision: &Decision) -> String {
+    let engine = match decision.isolation {
+        Isolation::Container => String::new(),
+        Isolation::Vm => format!(", engine {VM_ENGINE}"),
+    };
+    format!("isolation: {} ({}){engine}", decision.isolation, decision.reason)
+}
+
+/// The same as fields.
+pub(crate) fn fields(decision: &Decision) -> Value {
+    let engine = match decision.isolation {
+        Isolation::Container => None,
+        Isolation::Vm => Some(VM_ENGINE),
+    };
+    json!({
+        "isolation": decision.isolation,
+        "reason": decision.reason.to_string(),
+        "requested": decision.requested,
+        "policy": decision.policy,
+        "engine": engine,
+    })
+}
+
+/// All that led to it, for a person to read.
+pub(crate) fn whole(workload: &Resolved, decision: &Decision) -> String {
+    let mut text = format!("  {}\n", line(decision));
+    text.push_str(&format!("  trust:     {}\n", workload.trust.as_str()));
+    let by = decision.floor.by.as_deref().unwrap_or("nobody set one");
+    text.push_str(&format!("  floor:     {} ({by})\n", decision.floor.isolation));
+    for candidate in &decision.candidates {
+        text.push_str(&self::candidate(candidate));
+    }
+    for rule in &decision.rules {
+        text.push_str(&self::rule(&decision.policy, rule));
+    }
+    for key in workload.inert.iter().filter(|key| key.on == decision.isolation) {
+        text.push_str(&format!("  inert:     {} means nothing in a {}\n", key.key, key.on));
+    }
+    text
+}
+
+/// A candidate, and what stands against it.
+pub(crate) fn candidate(candidate: &Candidate) -> String {
+    let verdict = match (candidate.allowed, candidate.missing.is_empty()) {
+        (true, true) => "can be had".to_owned(),
+        (false, true) => "can be had, but is below the floor".to_owned(),
+        (_, false) => {
+            let lacks: Vec<_> = candidate.missing.iter().map(|missing| missing.what.as_str()).collect();
+            format!("can't be had: {}", lacks.join("; "))
+        }
+    };
+    format!("  candidate: {} {verdict}\n", candidate.isolation)
+}
+
+fn rule(policy: &str, rule: &RuleOutcome) -> String {
+    let effect = match rule.effect {
+        Effect::Deny => "denies".to_owned(),
+        Effect::MinIsolation(isolation) => format!("needs at least {isolation}"),
+        Effect::Prefer(isolation) => format!("prefers {isolation}"),
+    };
+    let matched = if rule.matched { "matched" } else { "no match" };
+    format!("  rule:      {} of policy {policy}: {matched}, {effect}: {}\n", rule.name, rule.reason)
+}

@@ -1,0 +1,93 @@
+//! This machine as the verbs see it: moat's directories, its backends, what they lack.
+
+use moat_container::Container;
+use moat_core::diagnose::{Code, Fault};
+use moat_core::policy::Facts;
+use moat_core::spec::Isolation;
+use moat_core::workload::Backend;
+use moat_host::dirs::Dirs;
+use moat_host::machine;
+use moat_host::probe::ProbeCache;
+use moat_host::state::{self, Found, Store};
+use moat_microvm::backend::Microvm;
+
+use crate::output::Output;
+
+/// moat's PID 1 for micro-VMs, built by this crate's build script.
+static GUEST: &[u8] = include_bytes!(env!("MOAT_GUEST"));
+
+/// This machine.
+pub(crate) struct Host {
+    pub(crate) dirs: Dirs,
+    pub(crate) store: Store,
+    container: Container,
+    microvm: Microvm,
+}
+
+impl Host {
+    /// Opens moat's directories; makes the runtime directory if need be.
+    pub(crate) fn open() -> Result<Self, Fault> {
+        let dirs = Dirs::locate()?;
+        dirs.make_runtime()?;
+        let store = Store::open(&dirs.runtime)?;
+        let microvm = Microvm::new(GUEST, &dirs.data);
+        Ok(Self { dirs, store, container: Container::new(), microvm })
+    }
+
+    /// The code that runs an isolation.
+    pub(crate) fn backend(&self, isolation: Isolation) -> &dyn Backend {
+        match isolation {
+            Isolation::Container => &self.container,
+            Isolation::Vm => &self.microvm,
+        }
+    }
+
+    /// What decisions look at. Both probes are kept, since they try things.
+    pub(crate) fn facts(&self) -> Result<Facts, Fault> {
+        let cache = ProbeCache::new(&self.dirs.runtime);
+        Ok(Facts {
+            container: cache.get("container", "", || self.container.probe()),
+            vm: cache.get("microvm", &moat_microvm::probe::kvm_identity(), || self.microvm.probe()),
+            memory: machine::memory(),
+            committed_memory: self.store.committed_memory()?,
+        })
+    }
+
+    /// Clears what a moat that was killed has left behind, and says so.
+    pub(crate) fn sweep(&self, output: Output) -> Result<(), Fault> {
+        let Some(orphans) = self.store.orphans()? else { return Ok(()) };
+        for orphan in &orphans.found {
+            match self.clear(orphan) {
+                Ok(()) => {
+                    let name = orphan.header.as_ref().map_or("an instance", |header| header.name.as_str());
+                    output.warn(&format!(
+                        "cleaned up after {name} ({}), whose moat was killed",
+                        orphan.dir.file_name().unwrap_or_default().to_string_lossy()
+                    ));
+                }
+                Err(fault) => {
+                    output.error(&fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a header nothing was made yet, or the record is broken: then both backends look.
+    fn clear(&self, orphan: &Found) -> Result<(), Fault> {
+        let name = orphan.header.as_ref().map(|header| header.backend.as_str());
+        for backend in [&self.container as &dyn Backend, &self.microvm] {
+            if name.is_none_or(|name| name == backend.name()) {
+                let left = backend.attach(&orphan.dir).map_err(|fault| self.unclear(orphan, fault))?;
+                left.destroy().map_err(|fault| self.unclear(orphan, fault))?;
+            }
+        }
+        Ok(state::forget(&orphan.dir)?)
+    }
+
+    fn unclear(&self, orphan: &Found, fault: Fault) -> Fault {
+        Fault::new(Code::State, format!("what was left in {} can't be cleared", orphan.dir.display()))
+            .hint("end what still runs of it, then remove the directory")
+            .because(fault)
+    }
+}

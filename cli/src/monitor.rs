@@ -1,0 +1,119 @@
+//! Owns a running workload: passes signals on, ends it in time, gives its exit.
+//!
+//! SIGTERM and SIGHUP ask the workload to end and give it its `stop_timeout`; SIGINT and the rest
+//! are passed on as they are, and the third SIGINT ends it at once, for there must be a way out.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::lifecycle::{Instance, Journal};
+use moat_core::sandbox::{Exit, ExitStatus};
+use moat_core::spec::{Resolved, Signal};
+use moat_host::terminal;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The signals that moat passes on.
+const PASSED_ON: [Number; 7] = [
+    Number::SIGHUP,
+    Number::SIGINT,
+    Number::SIGQUIT,
+    Number::SIGTERM,
+    Number::SIGUSR1,
+    Number::SIGUSR2,
+    Number::SIGWINCH,
+];
+
+/// How long the kernel or the guest may take to carry out SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// moat's own signals, held back from here on and read by [`watch`].
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// Holds them back. Called before anything is created, so that none can end moat half-way.
+    pub(crate) fn hold() -> Result<Self, Fault> {
+        let failed = |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
+        let mut set = SigSet::empty();
+        for signal in PASSED_ON {
+            set.add(signal);
+        }
+        set.thread_block().map_err(failed)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&set, flags).map_err(failed)?))
+    }
+
+    fn next(&mut self) -> Result<Option<Number>, Fault> {
+        let read = self.0.read_signal();
+        let info = read.map_err(|errno| Fault::new(Code::State, "signals can't be read").because(errno))?;
+        Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()).and_then(|number| Number::try_from(number).ok()))
+    }
+}
+
+/// When a workload that was asked to end is ended.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// It was not asked.
+    Endless,
+    /// It has until then.
+    Until(Instant),
+    /// SIGKILL was sent; the kernel has until then.
+    Killed(Instant),
+}
+
+/// Waits for the workload's end.
+pub(crate) fn watch<J: Journal>(
+    instance: &mut Instance<J>,
+    workload: &Resolved,
+    mut signals: Signals,
+) -> Result<Exit, Fault> {
+    let mut patience = Patience::Endless;
+    let mut interrupts = 0;
+    loop {
+        let limit = match patience {
+            Patience::Endless => None,
+            Patience::Until(then) | Patience::Killed(then) => {
+                Some(then.saturating_duration_since(Instant::now()))
+            }
+        };
+        if let Some(exit) = instance.wait(Some(signals.0.as_fd()), limit)? {
+            return Ok(exit);
+        }
+        while let Some(signal) = signals.next()? {
+            interrupts += u8::from(signal == Number::SIGINT);
+            let stops = matches!(signal, Number::SIGTERM | Number::SIGHUP);
+            if signal == Number::SIGWINCH {
+                resize(instance)?;
+            } else if interrupts >= 3 {
+                patience = Patience::Until(Instant::now());
+            } else if stops && matches!(patience, Patience::Endless) {
+                let asked = if signal == Number::SIGTERM { workload.stop_signal } else { Signal::HUP };
+                instance.stop(asked)?;
+                patience = Patience::Until(Instant::now() + workload.stop_timeout);
+            } else if let Some(signal) = Signal::from_number(signal as i32) {
+                instance.signal(signal)?;
+            }
+        }
+        match patience {
+            Patience::Until(then) if then <= Instant::now() => {
+                instance.stop(Signal::KILL)?;
+                patience = Patience::Killed(Instant::now() + KILL_TIMEOUT);
+            }
+            // The workload's kernel does not answer; destroying it needs no answer.
+            Patience::Killed(then) if then <= Instant::now() => {
+                return Ok(Exit { status: ExitStatus::Signal(Signal::KILL), oom: false });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn resize<J: Journal>(instance: &mut Instance<J>) -> Result<(), Fault> {
+    match terminal::size(io::stdout()) {
+        Some(size) => instance.resize(size),
+        None => Ok(()),
+    }
+}

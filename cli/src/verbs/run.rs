@@ -1,0 +1,106 @@
+//! `moat run`
+
+use std::io;
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::lifecycle::Instance;
+use moat_core::policy::{Approved, decide};
+use moat_core::sandbox::{Exit, TerminalSize};
+use moat_core::spec::{Isolation, Resolved};
+use moat_core::workload::{Plan, Step};
+use moat_host::process::ProcessId;
+use moat_host::state::Header;
+use moat_host::{machine, terminal};
+
+use crate::args::Run;
+use crate::host::Host;
+use crate::monitor::{self, Signals};
+use crate::output::Output;
+use crate::verbs::kernel;
+use crate::{Failure, decision, select};
+
+/// Runs one workload to its end and gives its status.
+pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
+    let policy = select::policy(&args.selection)?;
+    let workload = select::one(&args.selection, &args.command)?;
+    let host = Host::open()?;
+    host.sweep(output)?;
+    let approved = decide(&policy, &workload, &host.facts()?).map_err(Fault::from)?;
+    tell(output, &approved);
+    if approved.decision().isolation == Isolation::Vm && !args.dry_run {
+        kernel::ensure(output, &host, workload.vm.kernel.as_deref(), args.offline)?;
+    }
+    let backend = host.backend(approved.decision().isolation);
+    let plan = backend.plan(&approved, terminal_for(&workload)?)?;
+    if args.dry_run {
+        output.result(&plan.steps(), |steps| numbered(steps))?;
+        return Ok(0);
+    }
+    let exit = carry_out(&host, &approved, backend.name(), plan)?;
+    if exit.oom {
+        output.warn(&format!(
+            "{}: the memory limit of {} was reached, and the kernel killed what was over it",
+            workload.name, workload.resources.memory
+        ));
+    }
+    Ok(exit.shell_status())
+}
+
+fn tell(output: Output, approved: &Approved) {
+    let decision = approved.decision();
+    for warning in &decision.warnings {
+        output.warn(warning);
+    }
+    output.note(&decision::line(decision), || decision::fields(decision));
+}
+
+fn numbered(steps: &[Step]) -> String {
+    let lines = steps.iter().zip(1..);
+    lines.map(|(step, number)| format!("{number:>3}  {}: {}\n", step.action, step.detail)).collect()
+}
+
+/// The terminal that the workload gets: the one that moat is on, unless the spec says no.
+fn terminal_for(workload: &Resolved) -> Result<Option<TerminalSize>, Fault> {
+    let size = terminal::is_terminal(io::stdin()).then(|| terminal::size(io::stdout())).flatten();
+    match (workload.tty, size) {
+        (Some(false), _) => Ok(None),
+        (Some(true), None) => Err(Fault::new(
+            Code::Usage,
+            format!("{} wants a terminal (`tty = true`), but moat is not on one", workload.name),
+        )
+        .hint("run it from a terminal, or leave `tty` out: it is found by itself")),
+        (_, size) => Ok(size),
+    }
+}
+
+fn carry_out(
+    host: &Host,
+    approved: &Approved,
+    backend: &str,
+    plan: Box<dyn Plan>,
+) -> Result<Exit, Fault> {
+    let workload = approved.workload();
+    let signals = Signals::hold()?;
+    let journal = host.store.begin(&header(approved, backend)?)?;
+    let mut instance = Instance::create(journal, plan)?;
+    let outcome = instance.start().and_then(|()| monitor::watch(&mut instance, workload, signals));
+    let destroyed = instance.destroy().and_then(|journal| Ok(journal.forget()?));
+    let exit = outcome?;
+    destroyed?;
+    Ok(exit)
+}
+
+fn header(approved: &Approved, backend: &str) -> Result<Header, Fault> {
+    let lost = |what: &str| Fault::new(Code::State, what.to_owned());
+    let id = machine::random::<6>().map_err(|error| lost("no id can be made").because(error))?;
+    Ok(Header {
+        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        name: approved.workload().name.clone(),
+        backend: backend.to_owned(),
+        monitor: ProcessId::own().ok_or_else(|| {
+            lost("/proc/self/stat can't be read").hint("see that /proc is mounted")
+        })?,
+        memory: approved.workload().resources.memory,
+        decision: approved.decision().clone(),
+    })
+}
