@@ -1,0 +1,30 @@
+//! The typed values of a spec. Each is made only from input that was checked; where serde makes
+//! one from what came over a wire, it checks too.
+
+mod capability;
+mod duration;
+mod error;
+mod image;
+mod isolation;
+mod mount;
+mod name;
+mod path;
+mod rlimit;
+mod service;
+mod signal;
+mod size;
+mod user;
+
+pub use capability::{Capability, CapabilitySet, DEFAULT_CAPABILITIES};
+pub use duration::{LONGEST_DURATION, format_duration, parse_duration};
+pub use error::ValueError;
+pub use image::{Image, ImageReference};
+pub use isolation::{Isolation, Level, Objective, Trust};
+pub use mount::{Tmpfs, Volume, VolumeSource, WrittenSource, WrittenVolume};
+pub use name::{Hostname, Name};
+pub use path::{GuestPath, HostPath};
+pub use rlimit::{Resource, Rlimit, Unit};
+pub use service::{Condition, Network, Port, Protocol, Restart};
+pub use signal::Signal;
+pub use size::{Bytes, Cpus};
+pub use user::{Id, User};

@@ -1,0 +1,231 @@
+//! Volumes and memory filesystems.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, GuestPath, HostPath, Name, ValueError};
+
+/// Where a volume's files are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// A file or directory of the host, absolute.
+    Bind(PathBuf),
+    /// A volume that moat keeps, by name.
+    Named(Name),
+}
+
+/// One entry of `volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Volume {
+    /// Where its files are.
+    pub source: VolumeSource,
+    /// Where the workload sees them.
+    pub target: GuestPath,
+    /// Whether the workload may not write.
+    pub read_only: bool,
+}
+
+/// Where a volume's files are, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum WrittenSource {
+    /// A path of the host: whatever has a slash, and `.`, `..` and `~`.
+    Bind(HostPath),
+    /// A volume that moat keeps: whatever has none.
+    Named(Name),
+}
+
+/// One entry of `volumes` as written: `SOURCE:TARGET`, `SOURCE:TARGET:ro`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WrittenVolume {
+    /// Where its files are.
+    pub source: WrittenSource,
+    /// Where the workload sees them.
+    pub target: GuestPath,
+    /// Whether the workload may not write.
+    pub read_only: bool,
+}
+
+/// One entry of `tmpfs`: `TARGET` or `TARGET:SIZE`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Where it is mounted.
+    pub target: GuestPath,
+    /// Its size; by default half of the workload's memory.
+    pub size: Option<Bytes>,
+}
+
+const VOLUME_HELP: &str = "write \"SOURCE:TARGET\" or \"SOURCE:TARGET:ro\", such as \"./src:/app/src:ro\"; \
+    paths that hold a colon can't be mounted";
+
+/// A page: the least that a tmpfs can hold.
+const SMALLEST_TMPFS: Bytes = Bytes::kib(4);
+
+impl WrittenVolume {
+    /// The volume that is meant; see [`HostPath::resolve`].
+    ///
+    /// # Errors
+    /// When the source starts with `~` and there is no home.
+    pub fn resolve(&self, base: &Path, home: Option<&Path>) -> Result<Volume, ValueError> {
+        let source = match &self.source {
+            WrittenSource::Bind(path) => VolumeSource::Bind(path.resolve(base, home)?),
+            WrittenSource::Named(name) => VolumeSource::Named(name.clone()),
+        };
+        Ok(Volume { source, target: self.target.clone(), read_only: self.read_only })
+    }
+}
+
+impl FromStr for WrittenVolume {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let malformed = || ValueError::malformed(text, "a volume", VOLUME_HELP);
+        let mut parts = text.split(':');
+        let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
+            return Err(malformed());
+        };
+        let read_only = match (parts.next(), parts.next()) {
+            (None | Some("rw"), None) => false,
+            (Some("ro"), None) => true,
+            _ => return Err(malformed()),
+        };
+        if source.is_empty() || target.is_empty() {
+            return Err(malformed());
+        }
+        let bind = source.contains('/') || matches!(source, "." | ".." | "~");
+        let source = if bind {
+            WrittenSource::Bind(source.parse()?)
+        } else {
+            WrittenSource::Named(source.parse()?)
+        };
+        Ok(Self { source, target: mount_target(target)?, read_only })
+    }
+}
+
+impl fmt::Display for WrittenVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            WrittenSource::Bind(path) => write!(f, "{path}")?,
+            WrittenSource::Named(name) => write!(f, "{name}")?,
+        }
+        write!(f, ":{}{}", self.target, if self.read_only { ":ro" } else { "" })
+    }
+}
+
+impl fmt::Display for VolumeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(path) => write!(f, "{}", path.display()),
+            Self::Named(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = if self.read_only { ":ro" } else { "" };
+        write!(f, "{}:{}{options}", self.source, self.target)
+    }
+}
+
+impl FromStr for Tmpfs {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (target, size) = match text.split_once(':') {
+            Some((target, size)) => (target, Some(size.parse::<Bytes>()?)),
+            None => (text, None),
+        };
+        if let Some(size) = size.filter(|size| *size < SMALLEST_TMPFS) {
+            return Err(ValueError::range(&size, format!("at least {SMALLEST_TMPFS}")));
+        }
+        Ok(Self { target: mount_target(target)?, size })
+    }
+}
+
+impl fmt::Display for Tmpfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.size {
+            Some(size) => write!(f, "{}:{size}", self.target),
+            None => write!(f, "{}", self.target),
+        }
+    }
+}
+
+/// A place over which something may be mounted: not the root, and nothing of the kernel's own
+/// filesystems, whose masks a mount would lift.
+pub(crate) fn mount_target(text: &str) -> Result<GuestPath, ValueError> {
+    const WHAT: &str = "a place for a mount";
+    let target: GuestPath = text.parse()?;
+    let components: Vec<&str> = target.components().collect();
+    let help = match components.as_slice() {
+        [] => "it would hide the whole root; name a directory below /",
+        ["proc" | "sys", ..] | ["dev"] => "/proc, /sys and /dev are moat's own; name another",
+        _ => return Ok(target),
+    };
+    Err(ValueError::malformed(text, WHAT, help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let volume = |text: &str| {
+            let written: WrittenVolume = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            let volume = written.resolve(Path::new("/repo"), Some(Path::new("/home/me")));
+            volume.unwrap_or_else(|e| panic!("{text}: {e}")).to_string()
+        };
+        for (text, meant) in [
+            ("./src:/app/src:ro", "/repo/src:/app/src:ro"),
+            ("./src:/app/src:rw", "/repo/src:/app/src"),
+            ("cache:/var/cache", "cache:/var/cache"),
+            (".:/app", "/repo:/app"),
+            ("..:/app", "/:/app"),
+            ("~:/h", "/home/me:/h"),
+            ("~/.npmrc:/root/.npmrc:ro", "/home/me/.npmrc:/root/.npmrc:ro"),
+            ("src/:/app/", "/repo/src:/app"),
+            ("/dev/kvm:/dev/kvm", "/dev/kvm:/dev/kvm"),
+        ] {
+            assert_eq!(volume(text), meant);
+        }
+        for text in [
+            "",
+            "/app",
+            ":/app",
+            "./src:",
+            "./src:app",
+            "./src:/app:rx",
+            "./a:/b:ro:z",
+            "./a:/..",
+            "./a:/",
+            "./a:/proc",
+            "./a:/proc/sys",
+            "./a:/sys/fs/cgroup",
+            "./a:/dev",
+            "A_b:/x",
+            "~me/x:/x",
+        ] {
+            assert!(text.parse::<WrittenVolume>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_filesystems() {
+        for (text, target, size) in [
+            ("/tmp:64MiB", "/tmp", Some(Bytes::mib(64))),
+            ("/tmp", "/tmp", None),
+            ("/dev/shm:1GiB", "/dev/shm", Some(Bytes::gib(1))),
+        ] {
+            let tmpfs: Tmpfs = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((tmpfs.target.as_str(), tmpfs.size), (target, size));
+            assert_eq!(tmpfs.to_string(), text);
+        }
+        for text in ["", "tmp", "/", "/tmp:", "/tmp:64", "/tmp:0B", "/tmp:4095B", "/tmp:1MiB:ro"] {
+            assert!(text.parse::<Tmpfs>().is_err(), "{text}");
+        }
+    }
+}
