@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 pub(crate) struct Counts {
     passed: u64,
     failed: u64,
-    /// Why each skipped test was skipped, by its name.
-    skipped: BTreeMap<String, String>,
+    /// Why each skipped test was skipped, by executable and name.
+    skipped: BTreeMap<(String, String), String>,
     /// Executables that failed otherwise than by a counted test.
     broken: Vec<String>,
 }
@@ -33,7 +33,7 @@ impl Counts {
         ];
         let failed_before = self.failed;
         for line in lines {
-            self.read(&line);
+            self.read(name, &line);
         }
         for reader in readers {
             // A reader that panicked has passed on what it could.
@@ -49,12 +49,17 @@ impl Counts {
     /// Notes something that was not run, and says so.
     pub(crate) fn skipped(&mut self, name: &str, reason: &str) {
         println!("skipped: {name}: {reason}");
-        self.skipped.insert(name.to_owned(), reason.to_owned());
+        self.skipped.insert((String::new(), name.to_owned()), reason.to_owned());
     }
 
-    fn read(&mut self, line: &str) {
+    /// Forgets what an executable skipped, because it will be run again where it need not skip.
+    pub(crate) fn forget_skips(&mut self, executable: &str) {
+        self.skipped.retain(|(skipping, _), _| skipping != executable);
+    }
+
+    fn read(&mut self, executable: &str, line: &str) {
         if let Some((name, reason)) = line.strip_prefix("skipped: ").and_then(|rest| rest.split_once(": ")) {
-            self.skipped.insert(name.to_owned(), reason.to_owned());
+            self.skipped.insert((executable.to_owned(), name.to_owned()), reason.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
             self.failed += number_before(result, " failed");
@@ -74,7 +79,7 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, reason) in &self.skipped {
+        for ((_, name), reason) in &self.skipped {
             writeln!(f, "skipped: {name}: {reason}")?;
         }
         for name in &self.broken {
@@ -114,11 +119,13 @@ mod tests {
     #[test]
     fn results_are_added_up_and_skips_are_named() {
         let mut counts = Counts::default();
-        counts.read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured");
-        counts.read("test result: FAILED. 3 passed; 2 failed; 0 ignored");
-        counts.read("skipped: probe: /dev/kvm is not there");
+        counts.read("a", "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured");
+        counts.read("a", "test result: FAILED. 3 passed; 2 failed; 0 ignored");
+        counts.read("a", "skipped: probe: /dev/kvm is not there");
         assert_eq!(counts.closing_line(), "15 passed, 2 failed, 1 skipped");
         assert!(!counts.is_good());
+        counts.forget_skips("a");
+        assert_eq!(counts.closing_line(), "15 passed, 2 failed, 0 skipped");
     }
 
     #[test]
