@@ -1,1 +1,9 @@
 //! The micro-VM wall: moat's own VMM on KVM.
+
+pub mod acpi;
+pub mod boot;
+pub mod devices;
+pub mod hv;
+pub mod machine;
+pub mod memory;
+pub mod mptable;

@@ -1,0 +1,5 @@
+//! The machine's devices: what answers port and memory-mapped accesses.
+
+pub mod bus;
+pub mod serial;
+pub mod virtio;

@@ -1,0 +1,143 @@
+//! virtio devices (OASIS Virtual I/O Device Version 1.2), modern only, over MMIO.
+//!
+//! A device is idle until its driver is ready, then runs in a thread of its own until the driver
+//! resets it or the machine ends. All that it reads from rings and buffers is the guest's, so
+//! hostile: a broken ring ends the thread and asks for a reset, and never the process.
+
+pub mod fs;
+pub mod mmio;
+pub mod queue;
+pub mod vsock;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use queue::Ring;
+
+/// Why a device stopped working.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The rings don't follow the specification.
+    #[error("the driver broke the ring")]
+    Ring(#[from] virtio_queue::Error),
+    /// A buffer lies outside guest memory, or its descriptors contradict each other.
+    #[error("the driver gave a broken buffer: {reason}")]
+    Buffer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The host refused something that the device lives on.
+    #[error("the host refused an event")]
+    Event(#[from] io::Error),
+}
+
+/// A virtio device behind a transport.
+pub trait Device: Send {
+    /// The device's name, for its thread and for messages.
+    fn name(&self) -> &'static str;
+
+    /// The device's number (section 5).
+    fn kind(&self) -> u32;
+
+    /// The size of each of its queues, powers of two.
+    fn queue_sizes(&self) -> &'static [u16];
+
+    /// The device's configuration space. The driver reads it and can't write it.
+    fn config(&self) -> &[u8];
+
+    /// Serves the driver until `active.stop` is signalled. Called once after each time the
+    /// driver became ready; after it returns, the device must be ready for a fresh start.
+    ///
+    /// # Errors
+    /// When the driver broke the rules, or the host failed: the device then asks for a reset.
+    fn run(&mut self, active: Active) -> Result<(), Broken>;
+}
+
+/// What a device has while its driver uses it.
+#[derive(Debug)]
+pub struct Active {
+    /// Its queues, in the device's order.
+    pub rings: Vec<Ring>,
+    /// Readable when the device must stop.
+    pub stop: EventFd,
+}
+
+/// The bits of the interrupt status register (4.2.2).
+const USED_BUFFER: u32 = 1;
+const CONFIG_CHANGE: u32 = 2;
+
+/// A device's interrupt line and what it stands for.
+#[derive(Debug)]
+pub struct Interrupt {
+    line: EventFd,
+    status: AtomicU32,
+    needs_reset: AtomicBool,
+}
+
+impl Interrupt {
+    /// An interrupt that raises `line`.
+    #[must_use]
+    pub fn new(line: EventFd) -> Arc<Self> {
+        Arc::new(Self { line, status: AtomicU32::new(0), needs_reset: AtomicBool::new(false) })
+    }
+
+    /// Tells the driver that buffers were used.
+    ///
+    /// # Errors
+    /// When the line can't be raised.
+    pub fn used(&self) -> io::Result<()> {
+        self.raise(USED_BUFFER)
+    }
+
+    /// Tells the driver that the device needs a reset (2.1.2).
+    ///
+    /// # Errors
+    /// When the line can't be raised.
+    pub fn ask_reset(&self) -> io::Result<()> {
+        self.needs_reset.store(true, Ordering::SeqCst);
+        self.raise(CONFIG_CHANGE)
+    }
+
+    fn raise(&self, cause: u32) -> io::Result<()> {
+        self.status.fetch_or(cause, Ordering::SeqCst);
+        self.line.write(1)
+    }
+}
+
+/// Epoll over descriptors that are known by a number each.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: Epoll,
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { epoll: Epoll::new()? })
+    }
+
+    pub(crate) fn add(&self, fd: i32, events: EventSet, token: u64) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
+    }
+
+    pub(crate) fn modify(&self, fd: i32, events: EventSet, token: u64) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Modify, fd, EpollEvent::new(events, token))
+    }
+
+    pub(crate) fn remove(&self, fd: i32) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Delete, fd, EpollEvent::default())
+    }
+
+    /// Waits for events, without end, and returns how many of `events` are filled.
+    pub(crate) fn wait(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
+        loop {
+            match self.epoll.wait(-1, events) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
