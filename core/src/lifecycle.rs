@@ -145,16 +145,17 @@ impl<J: Journal> Instance<J> {
         let mut instance = Self { journal, mark, workload: None };
         instance.journal.record(mark)?;
         let dir: PathBuf = instance.journal.dir().to_owned();
-        match plan.create(&dir) {
-            Ok(workload) => {
-                instance.workload = Some(workload);
-                instance.advance(Event::Created)?;
-                Ok(instance)
-            }
+        let made = plan.create(&dir).and_then(|workload| {
+            instance.workload = Some(workload);
+            instance.advance(Event::Created)
+        });
+        match made {
+            Ok(()) => Ok(instance),
             Err(fault) => {
                 // The first fault is what the user must see. A record that can't be written now
                 // is found and swept by the next moat.
-                let _ = instance.advance(Event::Failed).and_then(|()| instance.destroy());
+                let _ = instance.advance(Event::Failed);
+                let _ = instance.destroy();
                 Err(fault)
             }
         }
