@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// One more variable for the command (PATH, HOME, TERM, CARGO_* and RUST_* are passed anyway)
     #[arg(long, value_name = "K=V")]
     env: Vec<OsString>,
-    /// Keep the machine's kernel log in this file
+    /// Write the machine's kernel log to this file when it has ended
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// The command and its arguments
@@ -57,40 +57,49 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         argv: args.command,
         merged: same_file(),
     };
-    let scratch = tempfile::Builder::new().prefix("moat-bed.").tempdir()?;
-    let log = args.log.unwrap_or_else(|| scratch.path().join("console.log"));
-    let initrd = scratch.path().join("initrd");
-    initrd::write(&initrd, &kernel, &task)?;
-
+    let initrd = initrd::build(&kernel, &task)?;
     let machine = Machine {
         kernel: kernel.image(),
         initrd,
-        log: log.clone(),
         memory_mib: args.memory,
         deterministic: args.deterministic,
         boot_limit: Duration::from_secs(args.boot_timeout),
         run_limit: Duration::from_secs(args.timeout),
     };
     for attempt in 1..=BOOT_TRIES {
-        match machine.run()? {
+        let (ending, console) = machine.run()?;
+        if let Some(file) = &args.log {
+            std::fs::write(file, &console).with_context(|| file.display().to_string())?;
+        }
+        match ending {
             Ending::Exit(status) => return Ok(ExitCode::from(status)),
             Ending::Signal(number) => return Ok(ExitCode::from(128 + number)),
             Ending::TimedOut => {
                 eprintln!("bed: the command was not done after {} s: stopped", args.timeout);
-                machine::show_tail(&log);
+                show_tail(&console);
                 return Ok(ExitCode::from(TIMED_OUT));
             }
             Ending::Died => {
-                machine::show_tail(&log);
+                show_tail(&console);
                 anyhow::bail!("the bed's machine ended before the command did");
             }
             Ending::NoBoot(why) => {
                 eprintln!("bed: boot {attempt} of {BOOT_TRIES} failed: {why}");
-                machine::show_tail(&log);
+                show_tail(&console);
             }
         }
     }
     anyhow::bail!("the bed does not boot; its kernel log's last lines are above")
+}
+
+/// The last lines of the kernel's log, on standard error.
+fn show_tail(console: &[u8]) {
+    const LINES: usize = 30;
+    let text = String::from_utf8_lossy(console);
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        eprintln!("  | {line}");
+    }
 }
 
 /// Whether standard output and error are one file: then the machine keeps their lines in order.

@@ -3,9 +3,12 @@
 use super::cpio::Archive;
 use super::kernel::Kernel;
 use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -60,7 +63,8 @@ const APPLETS: &[&str] = &[
 ];
 
 /// Variables of the caller that the command gets.
-const PASSED: &[&str] = &["PATH", "HOME", "TERM", "USER", "LANG", "XDG_CACHE_HOME", "XDG_DATA_HOME"];
+const PASSED: &[&str] =
+    &["PATH", "HOME", "TERM", "USER", "LANG", "XDG_CACHE_HOME", "XDG_DATA_HOME"];
 const PASSED_PREFIXES: &[&str] = &["CARGO", "RUST", "MOAT_"];
 
 /// What the machine is to run.
@@ -91,8 +95,8 @@ pub(super) fn environment(extra: &[OsString]) -> Vec<OsString> {
         .collect()
 }
 
-/// Writes the initramfs for `task` to `path`.
-pub(super) fn write(path: &Path, kernel: &Kernel, task: &Task) -> Result<()> {
+/// The initramfs for `task`, in a file that lives in memory only: nothing to clean up.
+pub(super) fn build(kernel: &Kernel, task: &Task) -> Result<File> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "proc", "root", "modules"] {
         archive.directory(dir)?;
@@ -112,7 +116,10 @@ pub(super) fn write(path: &Path, kernel: &Kernel, task: &Task) -> Result<()> {
     archive.file("init", include_bytes!("init.sh"))?;
     archive.file("bin/stage2", include_bytes!("stage2.sh"))?;
     archive.file("bin/task", &script(task))?;
-    std::fs::write(path, archive.finish()?).with_context(|| path.display().to_string())
+    let memory = memfd_create("moat-bed-initrd", MFdFlags::empty()).context("memfd_create")?;
+    let mut file = File::from(memory);
+    file.write_all(&archive.finish()?).context("write the initramfs")?;
+    Ok(file)
 }
 
 /// The command as a shell script, with every word quoted.

@@ -1,12 +1,14 @@
-//! The emulated machine: QEMU, its three ports (output, error, words from init), its limits.
+//! The emulated machine: QEMU, its console, its three ports (output, error, words from init), its
+//! limits.
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -19,8 +21,8 @@ const POWER_OFF: Duration = Duration::from_secs(10);
 /// A machine to start.
 pub(super) struct Machine {
     pub(super) kernel: PathBuf,
-    pub(super) initrd: PathBuf,
-    pub(super) log: PathBuf,
+    /// Kept open over exec: QEMU opens it by its number.
+    pub(super) initrd: File,
     pub(super) memory_mib: u32,
     pub(super) deterministic: bool,
     pub(super) boot_limit: Duration,
@@ -48,8 +50,8 @@ enum Event {
 }
 
 impl Machine {
-    /// Starts the machine, streams the command's output, and says how it ended.
-    pub(super) fn run(&self) -> Result<Ending> {
+    /// Starts the machine and streams the command's output. How it ended, and its kernel log.
+    pub(super) fn run(&self) -> Result<(Ending, Vec<u8>)> {
         let signals = stop_signals();
         signals.thread_block().context("block signals")?;
         let (events, received) = channel();
@@ -64,8 +66,7 @@ impl Machine {
         if matches!(ending, Ending::Exit(_)) {
             qemu.wait(POWER_OFF);
         }
-        qemu.stop();
-        Ok(ending)
+        Ok((ending, qemu.stop()))
     }
 
     fn follow(&self, events: &Receiver<Event>) -> Ending {
@@ -104,16 +105,25 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", QEMU]);
-        command.args(["-machine", "q35", "-cpu", "max", "-smp", "1", "-accel", "tcg,thread=single"]);
+        command.args([
+            "-machine",
+            "q35",
+            "-cpu",
+            "max",
+            "-smp",
+            "1",
+            "-accel",
+            "tcg,thread=single",
+        ]);
         let mut boot = "console=ttyS0 panic=-1 quiet".to_owned();
         if self.deterministic {
             command.args(["-icount", "shift=0,sleep=off"]);
             boot.push_str(" transparent_hugepage=never");
         }
         command.args(["-m", &self.memory_mib.to_string()]);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"]);
-        command.arg(format!("file:{}", self.log.display()));
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        command.arg("-kernel").arg(&self.kernel);
+        command.arg("-initrd").arg(format!("/proc/self/fd/{}", self.initrd.as_raw_fd()));
         command.args(["-append", &boot, "-virtfs"]);
         command.arg("local,path=/,mount_tag=root,security_model=none,multidevs=remap");
         command.args(["-device", "virtio-serial-pci"]);
@@ -126,17 +136,6 @@ fn exit_status(text: &str) -> Ending {
     text.trim().parse().map_or(Ending::Died, Ending::Exit)
 }
 
-/// The last lines of the kernel's log, on standard error.
-pub(super) fn show_tail(log: &Path) {
-    const LINES: usize = 30;
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    for line in &lines[lines.len().saturating_sub(LINES)..] {
-        eprintln!("  | {line}");
-    }
-}
-
 fn stop_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
@@ -144,33 +143,41 @@ fn stop_signals() -> SigSet {
 /// A QEMU that is running, and the threads that carry its output.
 struct Qemu {
     child: Child,
+    console: JoinHandle<Vec<u8>>,
     streams: Vec<JoinHandle<()>>,
 }
 
 impl Qemu {
     fn start(machine: &Machine, events: &Sender<Event>) -> Result<Self> {
         let mut command = machine.command();
-        let mut ours = Vec::new();
         let mut theirs = Vec::new();
-        for number in 1..=3 {
+        let mut connect = |name: &str| -> Result<UnixStream> {
             let (near, far) = UnixStream::pair().context("socket pair")?;
             fcntl(&far, FcntlArg::F_SETFD(FdFlag::empty())).context("keep socket over exec")?;
-            command.arg("-chardev").arg(format!("socket,id=port{number},fd={}", far.as_raw_fd()));
-            command.arg("-device").arg(format!("virtserialport,chardev=port{number},nr={number}"));
-            ours.push(near);
+            command.arg("-chardev").arg(format!("socket,id={name},fd={}", far.as_raw_fd()));
             theirs.push(far);
+            Ok(near)
+        };
+        let (console, out) = (connect("console")?, connect("out")?);
+        let (err, words) = (connect("err")?, connect("words")?);
+        command.args(["-serial", "chardev:console"]);
+        for (name, number) in [("out", 1), ("err", 2), ("words", 3)] {
+            command.arg("-device").arg(format!("virtserialport,chardev={name},nr={number}"));
         }
         let child = command.spawn().context("setpriv (package util-linux)")?;
         drop(theirs);
-        let [out, err, words] = <[UnixStream; 3]>::try_from(ours)
-            .map_err(|_| anyhow::anyhow!("three ports were made"))?;
         let events = events.clone();
         std::thread::spawn(move || report(words, &events));
         let streams = vec![
             std::thread::spawn(move || copy(out, std::io::stdout())),
             std::thread::spawn(move || copy(err, std::io::stderr())),
         ];
-        Ok(Self { child, streams })
+        let console = std::thread::spawn(move || {
+            let mut log = Vec::new();
+            copy(console, &mut log);
+            log
+        });
+        Ok(Self { child, console, streams })
     }
 
     /// Waits for QEMU to end by itself, so that every byte of output has been sent.
@@ -181,13 +188,14 @@ impl Qemu {
         }
     }
 
-    /// Ends QEMU if it still runs, and takes the rest of its output.
-    fn stop(mut self) {
+    /// Ends QEMU if it still runs, and takes the rest of its output. The kernel's log.
+    fn stop(mut self) -> Vec<u8> {
         let _ = self.child.kill();
         let _ = self.child.wait();
         for stream in self.streams {
             let _ = stream.join();
         }
+        self.console.join().unwrap_or_default()
     }
 }
 
