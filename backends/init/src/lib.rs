@@ -1,1 +1,17 @@
 //! What turns a fresh process into the workload, in a container and in a guest alike.
+//!
+//! [`spawn`](sys::clone::spawn) makes the workload's first process in namespaces of its own;
+//! [`first::run`] is all that it does: root, mounts, names, terminal, then the workload's command,
+//! reaping, and the report of its end over [`control`]. [`cgroup`] holds the limits around it.
+
+#![deny(unsafe_code)]
+
+pub mod cgroup;
+pub mod control;
+mod device;
+mod error;
+pub mod inside;
+mod kernel_fs;
+mod layer;
+pub mod rootfs;
+pub mod sys;

@@ -1,0 +1,112 @@
+//! The files of a group's directory.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use moat_core::spec::Signal;
+use nix::unistd::Pid;
+
+use super::Error;
+
+pub(super) fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a value to an existing file.
+pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
+}
+
+/// As [`write`], but for a file that this kernel may not have.
+pub(super) fn write_if_there(path: &Path, value: &str) -> Result<(), Error> {
+    match write(path, value) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written,
+    }
+}
+
+/// The value of `key` in lines of `key value`.
+pub(super) fn value(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Makes a directory, and its parent where that is missing.
+pub(super) fn make(dir: &Path) -> Result<(), Error> {
+    let made = match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir),
+        made => made,
+    };
+    match made {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::Directory { action: "make", path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a group's directory, waiting for its last processes to be gone.
+pub(super) fn remove(dir: &Path, patience: Duration) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && began.elapsed() < patience =>
+            {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(source) => {
+                return Err(Error::Directory { action: "remove", path: dir.to_owned(), source });
+            }
+        }
+    }
+}
+
+/// Kills every process of a group one by one, until none is left that was not yet killed.
+pub(super) fn kill_all(dir: &Path) -> Result<(), Error> {
+    let procs = dir.join("cgroup.procs");
+    // One that forks faster than it is killed is found again, but not for ever.
+    for _ in 0..100 {
+        let text = match read(&procs) {
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            text => text?,
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        for pid in text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+            // It may have ended since.
+            let _ = crate::sys::process::kill(Pid::from_raw(pid), Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value;
+
+    #[test]
+    fn a_key_is_matched_whole() {
+        let text = "oom 7\noom_kill 3\noom_kill_disable 0\n";
+        assert_eq!(value(text, "oom_kill"), Some(3));
+        assert_eq!(value(text, "oom"), Some(7));
+        assert_eq!(value(text, "kill"), None);
+    }
+}

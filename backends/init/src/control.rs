@@ -1,0 +1,250 @@
+//! The line between the process that owns a workload and the workload's first process: orders one
+//! way, reports the other, as datagrams on a socket pair. It is a lifeline too: when its owner is
+//! gone, however it ended, the first process sees the end of the line and takes all with it.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use moat_core::sandbox::{ExitStatus, StartError};
+use moat_core::spec::Signal;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The most that a message takes, in bytes; a longer reason is cut.
+const LIMIT: usize = 16 << 10;
+
+/// What the owner says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Ids are mapped and the root is built.
+    Proceed,
+    /// Run the workload's command.
+    Start,
+    /// Send it a signal.
+    Signal(Signal),
+}
+
+/// What the first process says, in this order: `Ready`, `Started`, `Exited`, or `Failed` at any
+/// point before `Started`.
+#[derive(Debug)]
+pub enum Report {
+    /// All is set up; it waits for [`Monitor::start`].
+    Ready {
+        /// The master of the workload's terminal, if it has one.
+        terminal: Option<OwnedFd>,
+    },
+    /// The workload's command runs.
+    Started,
+    /// It will not; the first process ends.
+    Failed(StartError),
+    /// The workload's process has ended, and the first process with it.
+    Exited(ExitStatus),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Message {
+    Ready,
+    Started,
+    Failed(StartError),
+    Exited(ExitStatus),
+}
+
+/// The owner's end.
+#[derive(Debug)]
+pub struct Monitor(OwnedFd);
+
+/// The first process's end.
+#[derive(Debug)]
+pub struct First(OwnedFd);
+
+/// Makes a line.
+///
+/// # Errors
+/// socketpair(2)'s.
+pub fn pair() -> nix::Result<(Monitor, First)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (monitor, first) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok((Monitor(monitor), First(first)))
+}
+
+impl Monitor {
+    /// Says that ids are mapped and the root is built, to a first process that waits for it.
+    ///
+    /// # Errors
+    /// `EPIPE` when it is gone.
+    pub fn proceed(&self) -> nix::Result<()> {
+        send(&self.0, &Order::Proceed, None)
+    }
+
+    /// Lets the workload's command run.
+    ///
+    /// # Errors
+    /// `EPIPE` when the first process is gone.
+    pub fn start(&self) -> nix::Result<()> {
+        send(&self.0, &Order::Start, None)
+    }
+
+    /// Sends the workload's process a signal; after `start`.
+    ///
+    /// # Errors
+    /// `EPIPE` when the first process is gone.
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        send(&self.0, &Order::Signal(signal), None)
+    }
+
+    /// Waits for the next report; `None` when the first process is gone or runs the workload's
+    /// command itself.
+    ///
+    /// # Errors
+    /// recvmsg(2)'s; `EBADMSG` for what is no report.
+    pub fn receive(&self) -> nix::Result<Option<Report>> {
+        let Some((message, descriptor)) = receive(&self.0)? else { return Ok(None) };
+        Ok(Some(match message {
+            Message::Ready => Report::Ready { terminal: descriptor },
+            Message::Started => Report::Started,
+            Message::Failed(error) => Report::Failed(error),
+            Message::Exited(status) => Report::Exited(status),
+        }))
+    }
+}
+
+impl AsFd for Monitor {
+    /// Readable when there is a report, or the end.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl First {
+    pub(crate) fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+        send(&self.0, &Message::Ready, terminal)
+    }
+
+    pub(crate) fn started(&self) -> nix::Result<()> {
+        send(&self.0, &Message::Started, None)
+    }
+
+    pub(crate) fn exited(&self, status: ExitStatus) -> nix::Result<()> {
+        send(&self.0, &Message::Exited(status), None)
+    }
+
+    pub(crate) fn failed(&self, error: StartError) -> nix::Result<()> {
+        send(&self.0, &Message::Failed(shorten(error)), None)
+    }
+
+    /// Waits for the next order; `None` when the owner is gone.
+    pub(crate) fn receive(&self) -> nix::Result<Option<Order>> {
+        Ok(receive(&self.0)?.map(|(order, _)| order))
+    }
+}
+
+impl AsFd for First {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn send(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| Errno::EMSGSIZE)?;
+    let raw = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = raw.as_ref().map(|raw| ControlMessage::ScmRights(raw));
+    let rights = rights.as_slice();
+    loop {
+        let data = [IoSlice::new(&bytes)];
+        match sendmsg::<()>(socket.as_raw_fd(), &data, rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            sent => return sent.map(drop),
+        }
+    }
+}
+
+fn receive<M: DeserializeOwned>(socket: &OwnedFd) -> nix::Result<Option<(M, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; LIMIT];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let (length, descriptor) = loop {
+        let mut data = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno),
+            Ok(message) => {
+                let mut descriptor = None;
+                for control in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(fds) = control {
+                        descriptor = fds.first().copied();
+                    }
+                }
+                break (message.bytes, descriptor);
+            }
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let descriptor = descriptor.map(crate::sys::descriptor::received);
+    let bytes = bytes.get(..length).ok_or(Errno::EBADMSG)?;
+    let message = postcard::from_bytes(bytes).map_err(|_| Errno::EBADMSG)?;
+    Ok(Some((message, descriptor)))
+}
+
+/// The texts of an error hold words of the spec, which may be long.
+fn shorten(error: StartError) -> StartError {
+    const TEXT: usize = LIMIT / 4;
+    let cut = |mut text: String| {
+        if text.len() > TEXT {
+            let end = (0..=TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+        }
+        text
+    };
+    match error {
+        StartError::NotFound { program } => StartError::NotFound { program: cut(program) },
+        StartError::NotExecutable { program, reason } => {
+            StartError::NotExecutable { program: cut(program), reason: cut(reason) }
+        }
+        StartError::NoSuchId { kind, name, file } => {
+            StartError::NoSuchId { kind: cut(kind), name: cut(name), file: cut(file) }
+        }
+        StartError::Setup { step, reason } => {
+            StartError::Setup { step: cut(step), reason: cut(reason) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_and_orders_arrive_whole_and_in_order() {
+        let (monitor, first) = pair().unwrap();
+        monitor.start().unwrap();
+        monitor.signal(Signal::TERM).unwrap();
+        assert_eq!(first.receive().unwrap(), Some(Order::Start));
+        assert_eq!(first.receive().unwrap(), Some(Order::Signal(Signal::TERM)));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        first.ready(Some(null.as_fd())).unwrap();
+        first.failed(StartError::NotFound { program: "é".repeat(LIMIT) }).unwrap();
+        assert!(matches!(monitor.receive().unwrap(), Some(Report::Ready { terminal: Some(_) })));
+        let Some(Report::Failed(StartError::NotFound { program })) = monitor.receive().unwrap()
+        else {
+            panic!("not a failure");
+        };
+        assert!(program.starts_with("éé") && program.len() <= LIMIT / 4);
+        drop(first);
+        assert!(monitor.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_first_process_sees_that_its_owner_is_gone() {
+        let (monitor, first) = pair().unwrap();
+        drop(monitor);
+        assert_eq!(first.receive().unwrap(), None);
+    }
+}

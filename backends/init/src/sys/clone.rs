@@ -1,0 +1,206 @@
+//! clone3(2), and the processes it makes.
+//!
+//! Unsafe because a process made with the raw call shares nothing that needs care but its copy of
+//! memory: clone3 is called without `CLONE_VM` and with a null stack, so the child runs on its copy
+//! of the caller's stack, like after fork(2). What fork(3) adds over it is locking the allocator
+//! against other threads, so the caller must be single-threaded; [`spawn`] says so.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use moat_core::sandbox::ExitStatus;
+use moat_core::spec::Signal;
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+// linux/sched.h; the libc crate gives it a type that is too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Namespaces that a new process gets of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces(u64);
+
+impl Namespaces {
+    /// None of its own.
+    pub const NONE: Self = Self(0);
+    /// user_namespaces(7)
+    pub const USER: Self = Self::flag(libc::CLONE_NEWUSER);
+    /// mount_namespaces(7)
+    pub const MOUNT: Self = Self::flag(libc::CLONE_NEWNS);
+    /// pid_namespaces(7)
+    pub const PID: Self = Self::flag(libc::CLONE_NEWPID);
+    /// ipc_namespaces(7)
+    pub const IPC: Self = Self::flag(libc::CLONE_NEWIPC);
+    /// uts_namespaces(7)
+    pub const UTS: Self = Self::flag(libc::CLONE_NEWUTS);
+    /// network_namespaces(7)
+    pub const NETWORK: Self = Self::flag(libc::CLONE_NEWNET);
+    /// cgroup_namespaces(7)
+    pub const CGROUP: Self = Self::flag(libc::CLONE_NEWCGROUP);
+
+    const fn flag(flag: libc::c_int) -> Self {
+        Self(flag.cast_unsigned() as u64)
+    }
+}
+
+impl std::ops::BitOr for Namespaces {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// How to make a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The namespaces of its own.
+    pub namespaces: Namespaces,
+    /// The directory of the cgroup v2 group that it is born in (`CLONE_INTO_CGROUP`).
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// A child process, held by a descriptor so that its pid can't be mistaken for another's.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Makes a child process that runs `body` and ends with what it gives as status.
+///
+/// The calling process must have no other thread: one that held the allocator's lock at this
+/// moment would leave it locked in the child for ever.
+///
+/// # Errors
+/// clone(2)'s: `EPERM` and `ENOSPC` when namespaces may not be made, `EAGAIN` at a process limit.
+pub fn spawn(options: Options<'_>, body: impl FnOnce() -> u8) -> nix::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let mut flags = options.namespaces.0 | libc::CLONE_PIDFD.cast_unsigned() as u64;
+    let mut cgroup = 0;
+    if let Some(dir) = options.cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        cgroup = u64::try_from(dir.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    }
+    let args = libc::clone_args {
+        flags,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup,
+    };
+    // SAFETY: `args` is a whole clone_args whose size is passed; its one pointer is to `pidfd`,
+    // which lives across the call. See the head of this file for the child.
+    let pid = Errno::result(unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>())
+    })?;
+    if pid == 0 {
+        let status = body();
+        // SAFETY: ends the child without running the parent's exit handlers a second time.
+        unsafe { libc::_exit(status.into()) }
+    }
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    // SAFETY: the kernel has put a new descriptor there, since CLONE_PIDFD was asked for.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid: Pid::from_raw(pid), pidfd })
+}
+
+impl Child {
+    /// Its pid in the caller's namespace; valid until it has been waited for.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal. To one that has ended it does nothing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        signal_pidfd(self.pidfd.as_fd(), signal)
+    }
+
+    /// Waits until it ends, and reaps it. Only once.
+    ///
+    /// # Errors
+    /// `ECHILD` when it was reaped before.
+    pub fn wait(&self) -> nix::Result<ExitStatus> {
+        self.reap(0).and_then(|status| status.ok_or(Errno::ECHILD))
+    }
+
+    /// Reaps it if it has ended.
+    ///
+    /// # Errors
+    /// `ECHILD` when it was reaped before.
+    pub fn try_wait(&self) -> nix::Result<Option<ExitStatus>> {
+        self.reap(libc::WNOHANG)
+    }
+
+    fn reap(&self, flags: libc::c_int) -> nix::Result<Option<ExitStatus>> {
+        let id = self.pidfd.as_raw_fd().cast_unsigned();
+        loop {
+            // SAFETY: siginfo_t is plain data for which all zeroes is a value.
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            // SAFETY: `info` is a whole siginfo_t that lives across the call.
+            let result = Errno::result(unsafe {
+                libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | flags)
+            });
+            match result {
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno),
+                Ok(_) => {}
+            }
+            // SAFETY: after waitid the fields of a SIGCHLD are set, or all is zero if none ended.
+            let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+            return if pid == 0 { Ok(None) } else { Ok(Some(exit_status(info.si_code, status))) };
+        }
+    }
+}
+
+impl AsFd for Child {
+    /// The pidfd: readable when the child has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// What waitid(2) says, in moat's words.
+pub(crate) fn exit_status(code: libc::c_int, status: libc::c_int) -> ExitStatus {
+    match code {
+        libc::CLD_EXITED => ExitStatus::Code(status.to_le_bytes()[0]),
+        _ => ExitStatus::Signal(Signal::from_number(status).unwrap_or(Signal::KILL)),
+    }
+}
+
+/// Opens a process of another moat's by its pid (pidfd_open(2)).
+///
+/// # Errors
+/// `ESRCH` when there is none.
+pub fn open_pid(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes no pointer.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process that `pidfd` is; to one that has ended it does nothing.
+///
+/// # Errors
+/// The kernel's.
+pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed and stands for that of kill(2).
+    let result = Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal.number(), info, 0)
+    });
+    match result {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,7 @@
+//! System calls that nix does not wrap, each with a safe face. The only unsafe code of this crate.
+
+pub mod clone;
+pub mod descriptor;
+pub mod mount;
+pub mod process;
+pub mod tty;
