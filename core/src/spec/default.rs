@@ -1,5 +1,6 @@
-//! What holds where a spec says nothing.
+//! What holds where a spec says nothing, and how far it may go.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Bytes, Cpus, Resources, Signal};
@@ -16,3 +17,29 @@ pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where commands are looked for.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The largest spec or environment file, in bytes.
+pub const FILE_LIMIT: usize = 1 << 20;
+
+/// `resources.cpus`.
+pub const CPUS: RangeInclusive<Cpus> = Cpus::from_milli(10)..=Cpus::from_milli(256_000);
+
+/// `resources.memory`: from what a kernel with its workload needs at least to what x86-64 can
+/// address with four levels of page tables.
+pub const MEMORY: RangeInclusive<Bytes> = Bytes::mib(16)..=Bytes::gib(64 << 10);
+
+/// `resources.pids`, up to the kernel's own `PID_MAX_LIMIT` (proc_sys_kernel(5)).
+pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
+
+/// `vm.vcpus`.
+pub const VCPUS: RangeInclusive<u8> = 1..=32;
+
+/// The most entries of `volumes` and of `tmpfs`.
+pub const MOUNT_LIMIT: usize = 256;
+
+/// The most bytes of one argument or environment entry with its NUL: `MAX_ARG_STRLEN` (execve(2)).
+pub const ARGUMENT_LIMIT: usize = 128 << 10;
+
+/// The most bytes of all arguments and environment entries together: less than the 6 MiB to which
+/// the kernel limits them however large the stack may grow (execve(2)).
+pub const ARGUMENTS_LIMIT: usize = 4 << 20;

@@ -1,18 +1,35 @@
-//! What the user declares: as written, and as meant ([`Resolved`]).
+//! What the user declares: [as written](written), and as meant ([`Resolved`]).
+//!
+//! `text -> parse -> Spec -> resolve -> Resolved`. Both steps give every [`Problem`] at once, each
+//! with its file, line, column and key. Neither does I/O: what depends on this machine is passed
+//! in as a [`Context`].
 
 mod default;
+mod env_file;
 mod nearest;
+mod parse;
+mod problem;
+mod resolve;
 mod resolved;
+mod schema;
 mod value;
+pub mod written;
 
-pub use default::{DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_STOP_SIGNAL, DEFAULT_STOP_TIMEOUT};
+pub use default::{
+    ARGUMENT_LIMIT, ARGUMENTS_LIMIT, CPUS, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_STOP_SIGNAL,
+    DEFAULT_STOP_TIMEOUT, FILE_LIMIT, MEMORY, MOUNT_LIMIT, PIDS, VCPUS,
+};
+pub use parse::{known_keys, parse};
+pub use problem::{Place, Problem, Problems};
+pub use resolve::{Context, Spec};
 pub use resolved::{
     InertKey, IsolationRequest, NetworkMode, Resolved, Resources, Root, Security, VmOptions,
 };
+pub use schema::schema;
 pub use value::{
     Bytes, Capability, CapabilitySet, Condition, Cpus, DEFAULT_CAPABILITIES, GuestPath, HostPath,
-    Hostname, Id, Image, ImageReference, Isolation, LONGEST_DURATION, Level, Name, Network,
-    Objective, Port, Protocol, Resource, Restart, Rlimit, Signal, Tmpfs, Trust, Unit, User,
-    ValueError, Volume, VolumeSource, WrittenSource, WrittenVolume, format_duration,
+    Hostname, Id, Image, ImageReference, Isolation, KernelName, LONGEST_DURATION, Level, Name,
+    Network, Objective, Port, Protocol, Resource, Restart, Rlimit, Signal, Tmpfs, Trust, Unit,
+    User, ValueError, Volume, VolumeSource, WrittenSource, WrittenVolume, format_duration,
     parse_duration,
 };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bytes, Capability, Cpus, GuestPath, Hostname, Isolation, Level, Name, Objective, Rlimit,
-    Signal, Tmpfs, Trust, User, Volume,
+    Bytes, Capability, Cpus, DEFAULT_CAPABILITIES, GuestPath, Hostname, Isolation, Level, Name,
+    Objective, Rlimit, Signal, Tmpfs, Trust, User, Volume,
 };
 
 /// Where the workload's root filesystem comes from.
@@ -71,6 +71,18 @@ pub struct VmOptions {
     pub vcpus: u8,
     /// The kernel bundle's name; `None` is the default bundle.
     pub kernel: Option<String>,
+}
+
+impl Security {
+    /// The capabilities that the workload keeps: the default set less `cap_drop`, and `cap_add`;
+    /// in the order of their numbers.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let kept = |one: &Capability| {
+            self.cap_add.contains(one)
+                || DEFAULT_CAPABILITIES.contains(one) && !self.cap_drop.contains(one)
+        };
+        Capability::ALL.iter().copied().filter(kept).collect()
+    }
 }
 
 /// A workload as meant.

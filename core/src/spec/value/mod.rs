@@ -17,11 +17,13 @@ mod user;
 
 pub use capability::{Capability, CapabilitySet, DEFAULT_CAPABILITIES};
 pub use duration::{LONGEST_DURATION, format_duration, parse_duration};
+pub(crate) use error::Quoted;
 pub use error::ValueError;
 pub use image::{Image, ImageReference};
 pub use isolation::{Isolation, Level, Objective, Trust};
+pub(crate) use mount::mount_target;
 pub use mount::{Tmpfs, Volume, VolumeSource, WrittenSource, WrittenVolume};
-pub use name::{Hostname, Name};
+pub use name::{Hostname, KernelName, Name};
 pub use path::{GuestPath, HostPath};
 pub use rlimit::{Resource, Rlimit, Unit};
 pub use service::{Condition, Network, Port, Protocol, Restart};

@@ -19,6 +19,14 @@ pub struct Name(String);
 #[serde(try_from = "String", into = "String")]
 pub struct Hostname(String);
 
+/// The name of a kernel bundle, which is a file name: letters, digits, `.`, `_`, `+`, `-`, beginning
+/// with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KernelName(String);
+
+/// The most bytes of a kernel bundle's name.
+const KERNEL_LIMIT: usize = 128;
+
 /// The most bytes of a name or host name.
 const LIMIT: usize = 63;
 
@@ -54,7 +62,7 @@ impl FromStr for Name {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        check_length("a name", text)?;
+        check_length("a name", text, LIMIT)?;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if !text.bytes().all(plain) || text.starts_with('-') || text.ends_with('-') {
             return Err(ValueError::malformed(text, "a name", NAME_HELP));
@@ -74,7 +82,7 @@ impl FromStr for Hostname {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        check_length("a host name", text)?;
+        check_length("a host name", text, LIMIT)?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let label = |label: &str| {
             !label.is_empty()
@@ -95,10 +103,37 @@ impl From<&Name> for Hostname {
     }
 }
 
-fn check_length(what: &'static str, text: &str) -> Result<(), ValueError> {
+impl KernelName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KernelName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        check_length("a kernel's name", text, KERNEL_LIMIT)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-');
+        if !text.bytes().all(plain) || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let help = "write a name that `moat kernel ls` shows, such as \"default\"";
+            return Err(ValueError::malformed(text, "a kernel's name", help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn check_length(what: &'static str, text: &str, limit: usize) -> Result<(), ValueError> {
     match text.len() {
         0 => Err(ValueError::Empty { what }),
-        length if length > LIMIT => Err(ValueError::TooLong { what, length, limit: LIMIT }),
+        length if length > limit => Err(ValueError::TooLong { what, length, limit }),
         _ => Ok(()),
     }
 }
@@ -164,6 +199,16 @@ mod tests {
         }
         for text in ["", ".", "a.", ".a", "a..b", "-a", "a-.b", "a_b", "a b", &"x".repeat(64)] {
             assert!(text.parse::<Hostname>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn kernel_names() {
+        for text in ["default", "6.12.1+deb12-cloud-amd64", "0"] {
+            assert_eq!(text.parse::<KernelName>().map(|n| n.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", ".", "..", "../x", "a/b", "-x", "a b", &"x".repeat(129)] {
+            assert!(text.parse::<KernelName>().is_err(), "{text}");
         }
     }
 

@@ -1,0 +1,121 @@
+//! What must hold among the keys of a workload.
+
+use std::collections::BTreeMap;
+
+use super::section::Section;
+use crate::spec::default::MOUNT_LIMIT;
+use crate::spec::written::Workload;
+use crate::spec::{GuestPath, Image, Restart, Trust, WrittenSource};
+
+/// The keys that say where the root comes from.
+const ROOTS: [&str; 3] = ["image", "rootfs", "oci"];
+
+/// Keys of the format that nothing implements yet.
+const NOT_YET: [&str; 3] = ["oci", "ports", "depends_on"];
+
+pub(super) fn workload(t: &mut Section<'_, '_, '_>, at: usize, written: &Workload) {
+    one_root(t, at);
+    command(t, at, written);
+    trust(t, written);
+    mounts(t, written);
+    not_yet(t, written);
+}
+
+fn one_root(t: &mut Section<'_, '_, '_>, at: usize) {
+    let mut given: Vec<_> =
+        ROOTS.iter().filter_map(|key| t.offset(key).map(|offset| (offset, *key))).collect();
+    given.sort_unstable();
+    match given.as_slice() {
+        [_] => {}
+        [] => {
+            let help = "write one of image, rootfs, oci; image = \"host\" is this machine's own \
+                root, copy-on-write";
+            let key = t.key.clone();
+            t.report.add_with_help(at, &key, "says nowhere where its root comes from", help);
+        }
+        [(_, first), others @ ..] => {
+            for (_, key) in others {
+                let message = format!("a second source of the root, besides {first}");
+                t.wrong(key, message, "keep exactly one of image, rootfs, oci");
+            }
+        }
+    }
+}
+
+/// Only an image brings a command of its own.
+fn command(t: &mut Section<'_, '_, '_>, at: usize, written: &Workload) {
+    let host = written.image == Some(Image::Host);
+    let own_root = host || written.rootfs.is_some();
+    let wrong = |given: &Option<Vec<String>>, key| given.is_none() && t.offset(key).is_some();
+    if wrong(&written.entrypoint, "entrypoint") || wrong(&written.command, "command") {
+        return;
+    }
+    let (key, offset) = match (t.offset("command"), t.offset("entrypoint")) {
+        (_, Some(offset)) => (format!("{}.entrypoint", t.key), offset),
+        (Some(offset), None) => (format!("{}.command", t.key), offset),
+        (None, None) => (t.key.clone(), at),
+    };
+    match written.entrypoint.iter().chain(&written.command).flatten().next() {
+        Some(program) if program.is_empty() => {
+            t.report.add(offset, &key, "the program's name must not be empty");
+        }
+        None if own_root => {
+            let source = if host { "image = \"host\"" } else { "a rootfs" };
+            let message = format!("has no command, and {source} brings none");
+            let help = "write what runs, such as command = [\"echo\", \"hello\"]";
+            t.report.add_with_help(offset, &key, message, help);
+        }
+        _ => {}
+    }
+}
+
+fn trust(t: &mut Section<'_, '_, '_>, written: &Workload) {
+    let pulled = matches!(written.image, Some(Image::Registry(_))) || written.oci.is_some();
+    if pulled && written.trust == Some(Trust::Trusted) {
+        let help = "leave it out; a policy may trust what was pulled";
+        t.wrong("trust", "a spec may lower trust, never raise it", help);
+    }
+}
+
+/// Two mounts at one place would hide each other.
+fn mounts(t: &mut Section<'_, '_, '_>, written: &Workload) {
+    let mut taken: BTreeMap<&GuestPath, String> = BTreeMap::new();
+    let volumes = written.volumes.iter().flatten().map(|volume| &volume.value.target);
+    let tmpfs = written.tmpfs.iter().flatten().map(|tmpfs| &tmpfs.target);
+    let all = volumes
+        .enumerate()
+        .map(|entry| ("volumes", entry))
+        .chain(tmpfs.enumerate().map(|entry| ("tmpfs", entry)));
+    for (key, (index, target)) in all {
+        if index == MOUNT_LIMIT {
+            t.wrong(key, "too many entries", format!("at most {MOUNT_LIMIT}"));
+        }
+        let entry = format!("{key}[{index}]");
+        match taken.get(target) {
+            Some(other) => {
+                let message = format!("{entry} and {other} are both mounted at {target}");
+                t.wrong(key, message, "give each a place of its own");
+            }
+            None => drop(taken.insert(target, entry)),
+        }
+    }
+}
+
+fn not_yet(t: &mut Section<'_, '_, '_>, written: &Workload) {
+    for key in NOT_YET {
+        t.not_yet(key);
+    }
+    if let Some(image @ Image::Registry(_)) = &written.image {
+        t.value_not_yet("image", image, "use image = \"host\" or rootfs = \"./directory\"");
+    }
+    if let Some(restart) = written.restart.filter(|restart| *restart != Restart::No) {
+        t.value_not_yet("restart", &restart, "only \"no\" is");
+    }
+    for volume in written.volumes.iter().flatten() {
+        if let WrittenSource::Named(name) = &volume.value.source {
+            let message = format!("named volumes (\"{name}\") are not supported yet");
+            let help = format!("mount a directory: \"./{name}:{}\"", volume.value.target);
+            t.report.add_at(volume.place, &volume.key, message, help);
+        }
+    }
+}
