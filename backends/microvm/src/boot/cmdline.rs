@@ -7,10 +7,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use super::{Discovery, Error, layout};
 
 /// True of every machine that moat makes: a serial console, reset through the keyboard
-/// controller, a panic ends the machine, no PCI, no keyboard controller to probe, randomness from
-/// the processor is trusted.
-const BASE: &str = "console=ttyS0 reboot=k panic=-1 pci=off i8042.noaux i8042.nomux i8042.nopnp \
-                    i8042.dumbkbd 8250.nr_uarts=1 random.trust_cpu=on";
+/// controller, a panic ends the machine, no keyboard or mouse, randomness from the processor is
+/// trusted.
+const BASE: &str = "console=ttyS0 reboot=k panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1 \
+                    random.trust_cpu=on";
 
 pub(super) fn write(
     memory: &GuestMemoryMmap,

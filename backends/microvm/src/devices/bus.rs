@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::i8042::{self, I8042};
 use super::serial::Com1;
 use super::virtio::mmio::Transport;
 use crate::boot::layout;
@@ -26,6 +27,7 @@ const FLOATING: u8 = 0xff;
 #[derive(Debug)]
 pub struct Bus {
     com1: Mutex<Com1>,
+    i8042: Mutex<I8042>,
     virtio: Vec<Mutex<Transport>>,
 }
 
@@ -40,7 +42,11 @@ impl Bus {
     /// `layout::VIRTIO_MMIO` on.
     #[must_use]
     pub fn new(com1: Com1, virtio: Vec<Transport>) -> Self {
-        Self { com1: Mutex::new(com1), virtio: virtio.into_iter().map(Mutex::new).collect() }
+        Self {
+            com1: Mutex::new(com1),
+            i8042: Mutex::default(),
+            virtio: virtio.into_iter().map(Mutex::new).collect(),
+        }
     }
 
     /// A guest wrote `data` to `port`.
@@ -50,7 +56,7 @@ impl Bus {
                 lock(&self.com1).write(offset(port), data);
                 Request::None
             }
-            layout::RESET_PORT if data.contains(&layout::RESET_VALUE) => Request::Reset,
+            i8042::DATA | i8042::COMMAND if lock(&self.i8042).write(port, data) => Request::Reset,
             layout::SLEEP_PORT if data.contains(&layout::SLEEP_S5) => Request::PowerOff,
             _ => Request::None,
         }
@@ -60,9 +66,7 @@ impl Bus {
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
         match port {
             layout::COM1_PORT..=COM1_LAST => lock(&self.com1).read(offset(port), data),
-            // A keyboard controller that is always ready for a command, so that a reset does not
-            // wait for it.
-            layout::RESET_PORT => data.fill(0),
+            i8042::DATA | i8042::COMMAND => data.fill(lock(&self.i8042).read(port)),
             _ => data.fill(FLOATING),
         }
     }

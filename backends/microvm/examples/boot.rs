@@ -1,0 +1,148 @@
+//! Boots a kernel with an initramfs, its console on standard output: the VMM without the rest of
+//! moat.
+//!
+//! ```text
+//! boot KERNEL [--initramfs FILE].. [--cmdline TEXT] [--acpi] [--vcpus N] [--memory MIB]
+//!      [--share TAG=DIR] [--echo | --pump MIB] [--seconds N]
+//! ```
+//! `--echo` sends back what the guest's agent sends. `--pump` sends that much, counts what comes
+//! back, and says how fast.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use moat_microvm::boot::{Discovery, KernelFormat, Piece};
+use moat_microvm::machine::{MachineConfig, Outcome, Share, run};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match boot() {
+        Ok(Outcome::PoweredOff | Outcome::Reset) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("boot: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  caused by: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot() -> Result<Outcome, Failure> {
+    let (config, seconds) = configure()?;
+    let stop = config.stop.try_clone()?;
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(seconds));
+        stop.write(1)
+    });
+    let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
+    let started = Instant::now();
+    let outcome = run(kvm.into(), config)?;
+    eprintln!("boot: {outcome:?} after {} ms", started.elapsed().as_millis());
+    Ok(outcome)
+}
+
+fn configure() -> Result<(MachineConfig, u64), Failure> {
+    let mut args = std::env::args().skip(1);
+    let kernel = args.next().ok_or("no kernel given")?;
+    let mut kernel = File::open(&kernel).map_err(|error| format!("{kernel}: {error}"))?;
+    let mut magic = [0; 4];
+    kernel.read_exact(&mut magic)?;
+    let mut config = MachineConfig {
+        kernel,
+        kernel_format: if &magic == b"\x7fELF" { KernelFormat::Elf } else { KernelFormat::BzImage },
+        initramfs: Vec::new(),
+        cmdline: String::new(),
+        discovery: Discovery::Cmdline,
+        vcpus: 1,
+        memory: 256 << 20,
+        share: None,
+        agent: None,
+        console: Box::new(io::stdout()),
+        stop: EventFd::new(EFD_NONBLOCK)?,
+    };
+    let mut seconds = 120;
+    while let Some(option) = args.next() {
+        let mut value = || args.next().ok_or(format!("{option} needs a value"));
+        match option.as_str() {
+            "--initramfs" => config.initramfs.push(Piece::File(File::open(value()?)?)),
+            "--cmdline" => config.cmdline = value()?,
+            "--acpi" => config.discovery = Discovery::Acpi,
+            "--vcpus" => config.vcpus = value()?.parse()?,
+            "--memory" => config.memory = value()?.parse::<u64>()? << 20,
+            "--share" => {
+                let value = value()?;
+                let (tag, root) = value.split_once('=').ok_or("--share needs TAG=DIR")?;
+                config.share = Some(Share { tag: tag.into(), root: root.into() });
+            }
+            "--echo" => config.agent = Some(agent(echo)?),
+            "--pump" => {
+                let bytes = value()?.parse::<u64>()? << 20;
+                config.agent = Some(agent(move |socket| pump(socket, bytes))?);
+            }
+            "--seconds" => seconds = value()?.parse()?,
+            _ => return Err(format!("unknown option {option}").into()),
+        }
+    }
+    Ok((config, seconds))
+}
+
+/// A socket whose other end `serve` has in a thread of its own.
+fn agent(serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    thread::spawn(move || {
+        if let Err(error) = serve(ours) {
+            eprintln!("boot: agent channel: {error}");
+        }
+    });
+    Ok(theirs)
+}
+
+fn echo(mut socket: UnixStream) -> io::Result<()> {
+    let mut back = socket.try_clone()?;
+    let bytes = io::copy(&mut socket, &mut back)?;
+    eprintln!("boot: echoed {bytes} bytes");
+    back.shutdown(std::net::Shutdown::Write)
+}
+
+/// Sends `bytes` in a pattern, and checks what an echoing guest sends back.
+fn pump(mut socket: UnixStream, bytes: u64) -> io::Result<()> {
+    let mut send = socket.try_clone()?;
+    let started = Instant::now();
+    let sender = thread::spawn(move || {
+        let block: Vec<u8> = (0..=250).cycle().take(251 * 256).collect();
+        let mut left = bytes;
+        while left > 0 {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
+            send.write_all(block.get(..length).unwrap_or_default())?;
+            left -= length as u64;
+        }
+        send.shutdown(std::net::Shutdown::Write)
+    });
+    let (mut received, mut wrong) = (0u64, 0u64);
+    let mut block = vec![0; 64 << 10];
+    loop {
+        let length = socket.read(&mut block)?;
+        if length == 0 {
+            break;
+        }
+        for byte in block.get(..length).unwrap_or_default() {
+            wrong += u64::from(u64::from(*byte) != received % 251);
+            received += 1;
+        }
+    }
+    let sent = sender.join().map_err(|_| io::Error::other("the sender panicked"))?;
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("boot: {received} of {bytes} bytes came back, {wrong} wrong, {seconds:.2} s");
+    sent
+}
