@@ -146,6 +146,48 @@ fn header(kind: u8, length: usize, limit: usize) -> Result<[u8; HEADER], WireErr
     Ok([a, b, c, d, kind, 0, 0, 0])
 }
 
+/// Messages in, bytes out, for a channel that takes only so many at a time.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    /// An outbox with nothing to send.
+    pub const fn new() -> Self {
+        Self { buffer: Vec::new(), sent: 0 }
+    }
+
+    /// Queues a message behind all others.
+    ///
+    /// # Errors
+    /// When the message is over its limit; nothing is queued then.
+    pub fn push<M: Message>(&mut self, message: &M) -> Result<(), WireError> {
+        if self.sent == self.buffer.len() {
+            self.buffer.clear();
+            self.sent = 0;
+        }
+        message.encode(&mut self.buffer)
+    }
+
+    /// The bytes to send next.
+    pub fn pending(&self) -> &[u8] {
+        self.buffer.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Notes that the channel took the first `bytes` of [`pending`](Self::pending).
+    pub fn advance(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.buffer.len());
+        // What a large environment needed once is not kept for the life of the workload.
+        if self.sent == self.buffer.len() {
+            self.buffer.clear();
+            self.buffer.shrink_to(2 * STREAM_LIMIT);
+            self.sent = 0;
+        }
+    }
+}
+
 /// Bytes in, messages out. It holds no more than what was fed and not yet taken out as messages;
 /// a frame over its limit is refused as soon as its header is there.
 #[derive(Debug, Default)]

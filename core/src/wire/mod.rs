@@ -21,7 +21,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use codec::{Decoder, Message, WireError};
+pub use codec::{Decoder, Message, Outbox, WireError};
 pub use credit::{Credit, Window};
 
 use crate::sandbox::{Exit, Sandbox, StartError, TerminalSize};
@@ -32,6 +32,12 @@ pub const VERSION: u16 = 1;
 
 /// The vsock port on the host (CID 2) to which the guest's agent connects.
 pub const AGENT_PORT: u32 = 1024;
+
+/// The tag of the virtio-fs device through which the host shares `root/` and `volumes/N`.
+pub const SHARE_TAG: &str = "moat";
+
+/// Where the guest mounts it: the sources of a [`Sandbox`] for the guest lie below.
+pub const SHARE: &str = "/share";
 
 /// The most payload of a stream frame, in bytes.
 pub const STREAM_LIMIT: usize = 64 << 10;

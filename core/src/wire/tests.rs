@@ -92,10 +92,16 @@ fn decode_in_pieces<M: Message>(bytes: &[u8], sizes: &[usize]) -> Result<Vec<M>,
 }
 
 fn round_trip<M: Message + PartialEq + std::fmt::Debug>(sent: &[M], sizes: &[usize]) {
-    let mut bytes = Vec::new();
-    for message in sent {
-        message.encode(&mut bytes).unwrap();
+    let (mut outbox, mut bytes) = (Outbox::new(), Vec::new());
+    for (message, size) in sent.iter().zip(sizes.iter().cycle()) {
+        outbox.push(message).unwrap();
+        let taken = (*size).min(outbox.pending().len());
+        bytes.extend_from_slice(&outbox.pending()[..taken]);
+        outbox.advance(taken);
     }
+    bytes.extend_from_slice(outbox.pending());
+    outbox.advance(outbox.pending().len());
+    assert!(outbox.pending().is_empty());
     assert_eq!(decode_in_pieces::<M>(&bytes, sizes).unwrap(), sent);
 }
 
