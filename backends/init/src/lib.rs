@@ -15,3 +15,4 @@ mod kernel_fs;
 mod layer;
 pub mod rootfs;
 pub mod sys;
+pub mod watch;
