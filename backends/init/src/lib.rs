@@ -7,12 +7,19 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+mod command;
 pub mod control;
 mod device;
 mod error;
+pub mod first;
 pub mod inside;
 mod kernel_fs;
 mod layer;
+pub mod limits;
+mod process;
+mod reaper;
 pub mod rootfs;
+mod seccomp;
 pub mod sys;
-pub mod watch;
+mod terminal;
+mod user;

@@ -58,3 +58,17 @@ pub fn received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made it for the receiver of the message, which passes it here once.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// Points 0, 1 and 2 at /dev/null.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn forget_stdio() -> nix::Result<()> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_CLOEXEC;
+    let null = nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    for number in 0..3 {
+        // SAFETY: replaces 0, 1 or 2, see the head of this file.
+        Errno::result(unsafe { libc::dup2(null.as_raw_fd(), number) })?;
+    }
+    Ok(())
+}

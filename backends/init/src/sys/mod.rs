@@ -3,5 +3,7 @@
 pub mod clone;
 pub mod descriptor;
 pub mod mount;
+pub(crate) mod network;
+pub(crate) mod privilege;
 pub mod process;
 pub mod tty;

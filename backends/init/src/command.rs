@@ -1,0 +1,188 @@
+//! From the command as written to execve(2), and from its refusal to the reason.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use moat_core::sandbox::StartError;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::error::Reason;
+
+/// A command with its environment, ready for the kernel.
+#[derive(Debug)]
+pub(crate) struct Command {
+    program: String,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    path: Option<String>,
+}
+
+impl Command {
+    /// Takes a command as the spec has it.
+    ///
+    /// # Errors
+    /// [`StartError::NotFound`] for an empty one; [`StartError::Setup`] for one with a NUL.
+    pub(crate) fn new<'a>(
+        argv: &[String],
+        env: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> Result<Self, StartError> {
+        let text = |text: String| {
+            CString::new(text).map_err(|_| StartError::Setup {
+                step: "pass arguments and environment".to_owned(),
+                reason: "one has a NUL byte".to_owned(),
+            })
+        };
+        let program = argv.first().cloned().unwrap_or_default();
+        let path = env.clone().find(|(key, _)| *key == "PATH").map(|(_, path)| path.to_owned());
+        let argv = argv.iter().cloned().map(text).collect::<Result<_, _>>()?;
+        let env =
+            env.map(|(key, value)| text(format!("{key}={value}"))).collect::<Result<_, _>>()?;
+        Ok(Self { program, argv, env, path })
+    }
+
+    /// Becomes the command, as the user that the process is now; gives the reason if it can't.
+    pub(crate) fn execute(&self) -> StartError {
+        match self.find() {
+            Ok(file) => match self.try_file(&file) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// The file that the command names: along `PATH` the first that can be executed, as a shell
+    /// looks.
+    fn find(&self) -> Result<PathBuf, StartError> {
+        let program = &self.program;
+        if program.is_empty() {
+            return Err(StartError::NotFound { program: program.clone() });
+        }
+        if program.contains('/') {
+            return self.check(PathBuf::from(program));
+        }
+        let mut first_refusal = None;
+        for dir in self.path.as_deref().unwrap_or_default().split(':') {
+            // An empty entry is the working directory (environ(7)).
+            let dir = if dir.is_empty() { "." } else { dir };
+            match self.check(Path::new(dir).join(program)) {
+                Err(StartError::NotFound { .. }) => {}
+                Err(error) => {
+                    first_refusal.get_or_insert(error);
+                }
+                found => return found,
+            }
+        }
+        Err(first_refusal.unwrap_or(StartError::NotFound { program: program.clone() }))
+    }
+
+    fn check(&self, file: PathBuf) -> Result<PathBuf, StartError> {
+        let metadata = match std::fs::metadata(&file) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                use std::io::ErrorKind::{NotADirectory, NotFound};
+                return Err(match error.kind() {
+                    NotFound | NotADirectory => {
+                        StartError::NotFound { program: self.program.clone() }
+                    }
+                    _ => self.refused(error.reason()),
+                });
+            }
+        };
+        if metadata.is_dir() {
+            return Err(self.refused("it is a directory".to_owned()));
+        }
+        if metadata.permissions().mode() & 0o111 == 0 {
+            return Err(self.refused("its mode has no execute bit".to_owned()));
+        }
+        match eaccess(&file, AccessFlags::X_OK) {
+            Ok(()) => Ok(file),
+            Err(errno) => Err(self.refused(errno.reason())),
+        }
+    }
+
+    fn try_file(&self, file: &Path) -> Result<Infallible, StartError> {
+        let name = CString::new(file.as_os_str().as_bytes())
+            .map_err(|_| StartError::NotFound { program: self.program.clone() })?;
+        let Err(errno) = nix::unistd::execve(&name, &self.argv, &self.env);
+        Err(self.refused(match errno {
+            // The file was there just now: it is what it is to be run with that is not.
+            Errno::ENOENT => match interpreter(file) {
+                Some(interpreter) => format!("its interpreter {interpreter} does not exist"),
+                None => "its interpreter does not exist".to_owned(),
+            },
+            Errno::ENOEXEC => "it is in no format that this kernel can execute".to_owned(),
+            errno => errno.reason(),
+        }))
+    }
+
+    fn refused(&self, reason: String) -> StartError {
+        StartError::NotExecutable { program: self.program.clone(), reason }
+    }
+}
+
+/// What a script names on its first line.
+fn interpreter(file: &Path) -> Option<String> {
+    let mut start = [0; 256];
+    let mut open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()?;
+    let length = open.read(&mut start).ok()?;
+    let line = start.get(..length)?.split(|byte| *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line.strip_prefix(b"#!")?).ok()?;
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(dir: &Path, name: &str, text: &str, mode: u32) -> String {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn reason(program: &str, path: &str) -> StartError {
+        let env = [("PATH", path)];
+        Command::new(&[program.to_owned()], env.iter().copied()).unwrap().execute()
+    }
+
+    fn text(error: &StartError) -> String {
+        error.to_string()
+    }
+
+    #[test]
+    fn each_refusal_has_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        let path = at.to_str().unwrap();
+        assert!(matches!(reason("no-such", path), StartError::NotFound { .. }));
+        assert!(matches!(reason("", path), StartError::NotFound { .. }));
+        assert!(matches!(reason("/no/such", path), StartError::NotFound { .. }));
+        assert!(text(&reason(path, path)).ends_with("it is a directory"));
+        let plain = file(at, "plain", "x", 0o644);
+        assert!(text(&reason(&plain, path)).ends_with("no execute bit"));
+        assert!(text(&reason("plain", path)).ends_with("no execute bit"));
+        let script = file(at, "script", "#!/no/such/sh -e\n", 0o755);
+        assert!(text(&reason(&script, path)).ends_with("/no/such/sh does not exist"));
+        let garbage = file(at, "garbage", "garbage", 0o755);
+        assert!(text(&reason(&garbage, path)).ends_with("format that this kernel can execute"));
+    }
+
+    #[test]
+    fn a_directory_on_the_path_is_passed_over_for_a_program_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        std::fs::create_dir_all(one.join("tool")).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        file(&two, "tool", "#!/no/such\n", 0o755);
+        let path = format!("{}:{}", one.display(), two.display());
+        assert!(text(&reason("tool", &path)).ends_with("/no/such does not exist"));
+    }
+}

@@ -1,0 +1,208 @@
+//! All that the workload's first process does.
+//!
+//! ```text
+//! spawned -> names, loopback -> [Proceed] -> root -> kernel filesystems -> new root -> Ready
+//!         -> [Start] -> the command as its child (or itself) -> Started -> Exited
+//! ```
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use moat_core::sandbox::{Sandbox, StartError};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
+
+use crate::cgroup::JoinFiles;
+use crate::control::{First, Order};
+use crate::error::Step;
+use crate::inside::Owner;
+use crate::kernel_fs::{self, TerminalGroup};
+use crate::process::{self, Program};
+use crate::reaper;
+use crate::rootfs::{self, Builder, UserNamespace};
+use crate::sys::{descriptor, mount, network};
+use crate::terminal::{self, Terminal};
+
+/// What the first process finds around it.
+pub struct Surroundings {
+    /// An existing directory of moat's own, over which the root is built.
+    pub staging: PathBuf,
+    /// Whether it is in a user namespace of moat's own. If so it waits for
+    /// [`Monitor::proceed`](crate::control::Monitor::proceed) before it needs ids.
+    pub user_namespace: UserNamespace,
+    /// Which ids that has.
+    pub ids: Ids,
+    /// Who builds the root.
+    pub root: RootIs,
+    /// How it comes into the cgroup that holds its limits.
+    pub cgroup: Cgroup,
+}
+
+/// Which ids the user namespace has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// Those of every ordinary user and group.
+    All,
+    /// 0 alone, which stands for the plain user who started moat.
+    One,
+}
+
+/// Who builds the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootIs {
+    /// The first process itself.
+    ToBuild,
+    /// Its owner, from outside, before it says to proceed.
+    Built,
+}
+
+/// How the first process comes into its cgroup.
+#[derive(Debug)]
+pub enum Cgroup {
+    /// It has none of its own.
+    None,
+    /// It was born in it (v2).
+    BornIn,
+    /// By these files (v1).
+    Join(JoinFiles),
+}
+
+/// The descriptors of the first process.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Its line to its owner.
+    pub control: First,
+    /// The workload's stdin, stdout and stderr when it has no terminal.
+    pub stdio: [OwnedFd; 3],
+}
+
+/// Is the first process, to its end; for [`spawn`](crate::sys::clone::spawn). Gives the status to
+/// end with, once nothing more can be said over the line.
+pub fn run(sandbox: &Sandbox, surroundings: &Surroundings, wiring: Wiring) -> u8 {
+    let Wiring { control, stdio } = wiring;
+    match live(sandbox, surroundings, &control, stdio) {
+        Ok(status) => status,
+        Err(error) => {
+            // An owner that is gone does not ask.
+            let _ = control.failed(error);
+            1
+        }
+    }
+}
+
+fn live(
+    sandbox: &Sandbox,
+    surroundings: &Surroundings,
+    control: &First,
+    stdio: [OwnedFd; 3],
+) -> Result<u8, StartError> {
+    keep_descriptors(surroundings, control, &stdio)?;
+    SigSet::all().thread_block().step(|| "block signals")?;
+    let Some((program, master)) = set_up(sandbox, surroundings, control, stdio)? else {
+        return Ok(1);
+    };
+    control.ready(master.as_ref().map(AsFd::as_fd)).step(|| "report")?;
+    drop(master);
+    match control.receive() {
+        Ok(Some(Order::Start)) => {}
+        _ => return Ok(1),
+    }
+    if sandbox.reaper {
+        return reaper::run(program, control);
+    }
+    Err(program.execute(true))
+}
+
+fn keep_descriptors(
+    surroundings: &Surroundings,
+    control: &First,
+    stdio: &[OwnedFd; 3],
+) -> Result<(), StartError> {
+    let mut keep = vec![control.as_fd().as_raw_fd()];
+    keep.extend(process::numbers(stdio));
+    if let Cgroup::Join(files) = &surroundings.cgroup {
+        keep.extend(files.numbers());
+    }
+    descriptor::keep_only(&mut keep).step(|| "close descriptors")
+}
+
+/// Sets all up; `None` when the owner is gone.
+fn set_up(
+    sandbox: &Sandbox,
+    surroundings: &Surroundings,
+    control: &First,
+    stdio: [OwnedFd; 3],
+) -> Result<Option<(Program, Option<OwnedFd>)>, StartError> {
+    let cgroup = join(&surroundings.cgroup)?;
+    sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
+    network::loopback_up().step(|| "bring up the loopback interface")?;
+    if surroundings.user_namespace == UserNamespace::Own {
+        let Ok(Some(Order::Proceed)) = control.receive() else { return Ok(None) };
+        become_root(surroundings.ids)?;
+    }
+    // Nobody in the workload may look at or reach through this process, which is still moat's own
+    // program (proc(5): its /proc entries then need rights over the machine).
+    prctl::set_dumpable(false).step(|| "hide from the workload")?;
+    if surroundings.root == RootIs::ToBuild {
+        let builder = Builder {
+            staging: &surroundings.staging,
+            user_namespace: surroundings.user_namespace,
+            owner: Owner::ROOT,
+            tree: &mount::clone_path,
+        };
+        builder.build(sandbox)?;
+    }
+    let staging = mount::place(nix::fcntl::AT_FDCWD, surroundings.staging.as_path());
+    let root = staging.and_then(|staging| mount::place(staging, rootfs::ROOT));
+    let root = root.step(|| "open the new root")?;
+    let group = match surroundings.ids {
+        Ids::All => TerminalGroup::Tty,
+        Ids::One => TerminalGroup::Own,
+    };
+    kernel_fs::mount_all(root.as_fd(), cgroup, group)?;
+    kernel_fs::mask(root.as_fd())?;
+    let terminal = sandbox.process.terminal;
+    let terminal = terminal.map(|size| terminal::open(root.as_fd(), size)).transpose()?;
+    kernel_fs::change_root(root.as_fd())?;
+    drop(root);
+    let (stdio, master) = match terminal {
+        None => (stdio, None),
+        Some(Terminal { master, peer }) => (thrice(peer)?, Some(master)),
+    };
+    let program = Program::prepare(&sandbox.process, surroundings.ids, stdio)?;
+    Ok(Some((program, master)))
+}
+
+/// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether there is
+/// one.
+fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
+    match cgroup {
+        Cgroup::None => return Ok(false),
+        Cgroup::BornIn => {}
+        Cgroup::Join(files) => files.join().step(|| "join the cgroup")?,
+    }
+    match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
+        // A kernel built without cgroup namespaces shows the whole path.
+        Err(Errno::EINVAL) => Ok(true),
+        unshared => unshared.step(|| "make a cgroup namespace").map(|()| true),
+    }
+}
+
+/// Becomes user 0 of the user namespace, with all its rights there.
+fn become_root(ids: Ids) -> Result<(), StartError> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    let step = || "become user 0 of the user namespace";
+    if ids == Ids::All {
+        setgroups(&[]).step(step)?;
+    }
+    setresgid(gid, gid, gid).step(step)?;
+    setresuid(uid, uid, uid).step(step)
+}
+
+fn thrice(fd: OwnedFd) -> Result<[OwnedFd; 3], StartError> {
+    let copy = || fd.try_clone().step(|| "set up the terminal");
+    Ok([copy()?, copy()?, fd])
+}

@@ -1,0 +1,144 @@
+//! From a process of moat's to the workload's: everything between fork and exec.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use moat_core::sandbox::{Process, StartError};
+use moat_core::spec::{Capability, GuestPath, Rlimit};
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, chdir, fchown, setgroups, setresgid, setresuid, setsid};
+
+use crate::command::Command;
+use crate::error::Step;
+use crate::first::Ids;
+use crate::limits;
+use crate::seccomp::Filter;
+use crate::sys::{descriptor, privilege, process, tty};
+use crate::user::{self, Identity};
+
+/// A process that is all prepared: what is left to do between fork and exec can hardly fail.
+pub(crate) struct Program {
+    command: Command,
+    identity: Identity,
+    ids: Ids,
+    filter: Filter,
+    working_dir: GuestPath,
+    capabilities: Vec<Capability>,
+    no_new_privileges: bool,
+    rlimits: Vec<Rlimit>,
+    stdio: [OwnedFd; 3],
+    terminal: bool,
+}
+
+impl Program {
+    /// Looks up the user in the files of the root that the process is in, and prepares the rest.
+    ///
+    /// # Errors
+    /// What is wrong with the declared process.
+    pub(crate) fn prepare(
+        process: &Process,
+        ids: Ids,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Self, StartError> {
+        let identity = user::look_up(&process.user)?;
+        if ids == Ids::One && (identity.uid, identity.gid) != (0, 0) {
+            let reason = "started as a plain user, moat has only user 0 to give";
+            let (uid, gid) = (identity.uid, identity.gid);
+            Err(reason.to_owned()).step(|| format!("become user {uid}:{gid}"))?;
+        }
+        let home = (!process.env.contains_key("HOME")).then_some(("HOME", identity.home.as_str()));
+        let env = process.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(home);
+        Ok(Self {
+            command: Command::new(&process.argv, env)?,
+            filter: Filter::new(&process.capabilities)?,
+            ids,
+            working_dir: process.working_dir.clone(),
+            capabilities: process.capabilities.clone(),
+            no_new_privileges: process.no_new_privileges,
+            rlimits: process.rlimits.clone(),
+            terminal: process.terminal.is_some(),
+            identity,
+            stdio,
+        })
+    }
+
+    /// Becomes the workload's process; comes back only with the reason why not. With `dies_with`
+    /// it is killed when the process that made it ends.
+    pub(crate) fn execute(self, dies_with_parent: bool) -> StartError {
+        match self.become_workload(dies_with_parent) {
+            Ok(command) => command.execute(),
+            Err(error) => error,
+        }
+    }
+
+    fn become_workload(self, dies_with_parent: bool) -> Result<Command, StartError> {
+        process::reset_signals();
+        setsid().step(|| "make a session")?;
+        own_stdio(&self.stdio, &self.identity);
+        descriptor::become_stdio(self.stdio).step(|| "set up stdin, stdout and stderr")?;
+        if self.terminal {
+            tty::take_control().step(|| "take control of the terminal")?;
+        }
+        umask(Mode::from_bits_truncate(0o022));
+        let dir = self.working_dir.as_str();
+        chdir(dir).step(|| format!("change to working directory {dir}"))?;
+        limits::apply(&self.rlimits)?;
+        for capability in Capability::ALL {
+            if !self.capabilities.contains(capability) {
+                privilege::drop_from_bounding(*capability).step(|| "drop capabilities")?;
+            }
+        }
+        if !self.no_new_privileges {
+            // While there still is the capability that takes its place.
+            self.filter.install()?;
+        }
+        change_user(&self.identity, self.ids)?;
+        if self.identity.uid == 0 {
+            privilege::keep_capabilities(&self.capabilities).step(|| "drop capabilities")?;
+        }
+        if self.no_new_privileges {
+            prctl::set_no_new_privs().step(|| "set no_new_privs")?;
+            self.filter.install()?;
+        }
+        if dies_with_parent {
+            // Last, since a change of user takes it back.
+            prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;
+        }
+        Ok(self.command)
+    }
+}
+
+fn change_user(identity: &Identity, ids: Ids) -> Result<(), StartError> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    if ids == Ids::All {
+        let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups).step(|| "set supplementary groups")?;
+    }
+    let become_user = || format!("become user {uid}:{gid}");
+    let outside = |errno| match errno {
+        Errno::EINVAL => "the workload's ids end at 65535".to_owned(),
+        errno => crate::error::Reason::reason(&errno),
+    };
+    setresgid(gid, gid, gid).map_err(outside).step(become_user)?;
+    setresuid(uid, uid, uid).map_err(outside).step(become_user)
+}
+
+/// Pipes among stdin, stdout and stderr become the workload's user's, so that it may open
+/// /dev/stdout again; anything with a name of its own is left alone.
+fn own_stdio(stdio: &[OwnedFd; 3], identity: &Identity) {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS: libc::__fsword_t = 0x5049_5045;
+    for fd in stdio {
+        if nix::sys::statfs::fstatfs(fd).is_ok_and(|fs| fs.filesystem_type().0 == PIPEFS) {
+            // A convenience: where it is refused, only opening it again is.
+            let _ = fchown(fd.as_fd(), Some(Uid::from_raw(identity.uid)), None);
+        }
+    }
+}
+
+/// The descriptors that a first process must keep for its program.
+pub(crate) fn numbers(stdio: &[OwnedFd; 3]) -> impl Iterator<Item = i32> {
+    stdio.iter().map(AsRawFd::as_raw_fd)
+}

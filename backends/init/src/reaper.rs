@@ -1,0 +1,110 @@
+//! PID 1 of the workload's pid namespace: starts the workload as its child, passes signals on,
+//! reaps what is orphaned, and ends when the workload does, whereupon the kernel kills the rest.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use moat_core::sandbox::StartError;
+use moat_core::spec::Signal;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, pipe2};
+
+use crate::control::{First, Order};
+use crate::error::Step;
+use crate::process::Program;
+use crate::sys::clone::{self, Namespaces};
+use crate::sys::{descriptor, process};
+
+/// The status with which it ends when its owner is gone: that of a process ended by SIGKILL.
+const ABANDONED: u8 = 137;
+
+/// Does all that. Signals must be blocked already, so that none is lost on the way.
+///
+/// # Errors
+/// Why the workload does not run.
+pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
+    let step = || "start the workload";
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&SigSet::all(), flags).step(step)?;
+    let child = start(program)?;
+    control.started().step(step)?;
+    // Whoever reads what the workload writes must see the end when the workload closes it.
+    descriptor::forget_stdio().step(step)?;
+    loop {
+        let mut waiting = [
+            PollFd::new(control.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).step(|| "wait for the workload"),
+        }
+        let [ordered, signalled] = waiting.map(|fd| fd.any().unwrap_or(false));
+        if signalled {
+            pass_on(&signals, child);
+            if let Some(status) = reap(child) {
+                // An owner that is gone does not ask.
+                let _ = control.exited(status);
+                return Ok(0);
+            }
+        }
+        if ordered {
+            match control.receive() {
+                // One that has just ended needs no signal.
+                Ok(Some(Order::Signal(signal))) => drop(process::kill(child, signal)),
+                Ok(Some(Order::Proceed | Order::Start)) => {}
+                Ok(None) | Err(_) => return Ok(ABANDONED),
+            }
+        }
+    }
+}
+
+/// Forks the workload's process, and waits until it has become the command or failed to.
+fn start(program: Program) -> Result<Pid, StartError> {
+    let step = || "start the workload";
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).step(step)?;
+    let options = clone::Options { namespaces: Namespaces::NONE, cgroup: None };
+    let child = clone::spawn(options, || {
+        let error = program.execute(false);
+        if let Ok(bytes) = postcard::to_stdvec(&error) {
+            // The reader is the parent, which waits for it.
+            let _ = File::from(write).write_all(&bytes);
+        }
+        1
+    })
+    .step(step)?;
+    let mut bytes = Vec::new();
+    File::from(read).read_to_end(&mut bytes).step(step)?;
+    if bytes.is_empty() {
+        return Ok(child.pid());
+    }
+    match postcard::from_bytes(&bytes) {
+        Ok(error) => Err(error),
+        Err(_) => Err("it ended before it could say why".to_owned()).step(step),
+    }
+}
+
+/// Sends what has come in on to the workload.
+fn pass_on(signals: &SignalFd, child: Pid) {
+    while let Ok(Some(info)) = signals.read_signal() {
+        let number = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number);
+        if let Some(signal) = number.filter(|signal| signal.number() != libc::SIGCHLD) {
+            let _ = process::kill(child, signal);
+        }
+    }
+}
+
+/// Reaps every child that has ended; gives the workload's status if it is among them.
+fn reap(child: Pid) -> Option<moat_core::sandbox::ExitStatus> {
+    while let Ok(Some((pid, status))) = process::reap_any() {
+        if pid == child {
+            return Some(status);
+        }
+    }
+    None
+}

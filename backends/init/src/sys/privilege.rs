@@ -1,0 +1,83 @@
+//! Capabilities and seccomp: capset(2), `PR_CAPBSET_DROP`, seccomp(2).
+//!
+//! Unsafe because they are raw calls. Each passes pointers to whole structures that live across
+//! the call; the kernel copies what it reads.
+#![allow(unsafe_code)]
+
+use moat_core::spec::Capability;
+use nix::errno::Errno;
+use seccompiler::sock_filter;
+
+// linux/capability.h
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Takes a capability from what the process and its children can ever gain. One that this kernel
+/// does not know is fine.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn drop_from_bounding(capability: Capability) -> nix::Result<()> {
+    // SAFETY: takes no pointer.
+    let result =
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability.number())) };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Keeps exactly these capabilities, permitted and effective, and lets none be inherited.
+///
+/// # Errors
+/// The kernel's: `EPERM` for one that the process does not have.
+pub(crate) fn keep_capabilities(capabilities: &[Capability]) -> nix::Result<()> {
+    let mut words = [CapabilityWord::default(); 2];
+    for capability in capabilities {
+        let number = capability.number();
+        if let Some(word) = words.get_mut(usize::from(number / 32)) {
+            word.effective |= 1 << (number % 32);
+            word.permitted |= 1 << (number % 32);
+        }
+    }
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    // SAFETY: version 3 reads a header and two words, which is what is passed.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), words.as_ptr())
+    })
+    .map(drop)
+}
+
+/// Adds a seccomp filter. Needs `no_new_privs` or CAP_SYS_ADMIN in the user namespace.
+///
+/// # Errors
+/// The kernel's: `EINVAL` for a program that it does not take.
+pub(crate) fn filter(program: &[sock_filter]) -> nix::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    // The kernel only reads it; libc's type for the same 8-byte instruction is another.
+    let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
+    let program = libc::sock_fprog { len, filter };
+    // SAFETY: `program` says where the instructions are and how many; both live across the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            std::ptr::from_ref(&program),
+        )
+    })
+    .map(drop)
+}
