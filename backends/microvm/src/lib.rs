@@ -7,3 +7,4 @@ pub mod hv;
 pub mod machine;
 pub mod memory;
 pub mod mptable;
+pub mod probe;

@@ -5,7 +5,7 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_memory::{GuestMemory, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Error, raw};
+use super::{CpuidLeaf, Error, raw};
 use crate::boot::layout;
 
 /// Which chips KVM emulates in the kernel.
@@ -46,6 +46,14 @@ impl Vm {
             .map_err(|e| Error::ioctl("KVM_GET_SUPPORTED_CPUID", e))?;
         let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         Ok(Self { fd, memory, supported_cpuid, tsc_deadline })
+    }
+
+    /// What KVM supports of a CPUID leaf; all zero if nothing.
+    #[must_use]
+    pub fn supported_leaf(&self, function: u32) -> CpuidLeaf {
+        let leaf = self.supported_cpuid.as_slice().iter().find(|leaf| leaf.function == function);
+        let registers = leaf.map_or([0; 4], |leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+        CpuidLeaf { function, registers }
     }
 
     /// Writing `line` raises (edge) the interrupt `gsi`.

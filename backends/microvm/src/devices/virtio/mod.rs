@@ -7,6 +7,8 @@
 pub mod fs;
 pub mod mmio;
 pub mod queue;
+#[cfg(test)]
+mod tests;
 pub mod vsock;
 
 use std::io;

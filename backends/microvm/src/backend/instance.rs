@@ -1,0 +1,275 @@
+//! A micro-VM that was created: its agent is told what to run, its streams are passed on, its end
+//! is waited for.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::{Exit, Sandbox, TerminalSize};
+use moat_core::spec::Signal;
+use moat_core::wire::{FromGuest, Start, ToGuest, VERSION};
+use moat_core::workload::{Terminal, Workload};
+use moat_host::machine::random;
+use moat_host::terminal::Raw;
+use moat_init::watch::Watch;
+use nix::poll::PollFlags;
+use std::os::fd::AsFd;
+
+use super::record::Remains;
+use super::relay::{Relay, RelayError, Turn};
+use super::vmm::{Ending, Vmm};
+
+/// How long a guest may take from its kernel's first instruction to its agent's first word. In the
+/// software-emulated bed it takes several seconds.
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the agent may take to set the workload up.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a VMM whose guest is gone may take to end by itself.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A micro-VM of this process's own.
+pub(super) struct Instance {
+    vmm: Vmm,
+    relay: Relay,
+    remains: Remains,
+    sandbox: Sandbox,
+    exit: Option<Exit>,
+    /// Our own terminal, raw while the workload has one.
+    raw: Option<Raw>,
+    reaped: bool,
+}
+
+impl Instance {
+    pub(super) fn new(vmm: Vmm, relay: Relay, remains: Remains, sandbox: Sandbox) -> Self {
+        Self { vmm, relay, remains, sandbox, exit: None, raw: None, reaped: false }
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Fault> {
+        match self.message(READY_LIMIT, "the guest did not come up")? {
+            FromGuest::Ready { version: VERSION, kernel } => {
+                tracing::debug!(kernel, "guest ready");
+                Ok(())
+            }
+            FromGuest::Ready { version, .. } => Err(microvm(format!(
+                "the guest speaks version {version} of the protocol and moat {VERSION}"
+            ))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn start_order(&self) -> Result<ToGuest, Fault> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entropy = random()
+            .map_err(|error| microvm("can't get random bytes for the guest").because(error))?;
+        Ok(ToGuest::Start(Box::new(Start {
+            sandbox: self.sandbox.clone(),
+            merge_output: self.relay.outputs_are_one().map_err(relay_fault)?,
+            clock_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            entropy,
+        })))
+    }
+
+    /// The agent's next message, before the workload runs.
+    fn message(&mut self, limit: Duration, late: &str) -> Result<FromGuest, Fault> {
+        match self.relay.turn(None, Some(Instant::now() + limit)).map_err(relay_fault)? {
+            Turn::Message(message) => Ok(message),
+            Turn::Gone => Err(self.lost()),
+            Turn::Woken | Turn::TimedOut => {
+                let fault = microvm(format!("{late} within {} s", limit.as_secs()));
+                Err(self.with_console(fault))
+            }
+        }
+    }
+
+    /// What became of a guest that is gone without a word.
+    fn lost(&mut self) -> Fault {
+        let deadline = Instant::now() + END_LIMIT;
+        let mut watch = Watch::default();
+        watch.add(Some(self.vmm.child.as_fd()), PollFlags::POLLIN);
+        let ended = watch.wait(Some(deadline)).unwrap_or(false);
+        self.end_vmm();
+        // The console's last words may have come after the agent's end.
+        let _ = self.relay.turn(None, Some(Instant::now()));
+        let ending = if ended { self.vmm.ending() } else { None };
+        let fault = match ending {
+            Some(Ending::Reset) => microvm("the guest's kernel panicked or was reset"),
+            Some(Ending::Off) => microvm("the guest switched itself off"),
+            Some(Ending::Crashed { reason }) => microvm(format!("the guest crashed: {reason}")),
+            Some(Ending::Failed { reasons }) => {
+                return microvm(format!("the micro-VM can't run: {}", reasons.join(": ")));
+            }
+            None if ended => microvm("the VMM was killed"),
+            None => microvm("the guest's agent hung up"),
+        };
+        self.with_console(fault)
+    }
+
+    fn with_console(&self, fault: Fault) -> Fault {
+        match self.relay.console_tail() {
+            Some(text) => fault.because(ConsoleTail(text)),
+            None => fault.hint("the guest's console is empty: see `moat doctor`"),
+        }
+    }
+
+    /// Ends and reaps the VMM.
+    fn end_vmm(&mut self) {
+        if !self.reaped {
+            // Both fail only for a process that is gone already.
+            let _ = self.vmm.child.signal(Signal::KILL);
+            let _ = self.vmm.child.wait();
+            self.reaped = true;
+        }
+    }
+
+    fn send(&mut self, message: &ToGuest) -> Result<(), Fault> {
+        self.relay.send(message).map_err(relay_fault)
+    }
+}
+
+impl Workload for Instance {
+    fn start(&mut self) -> Result<u32, Fault> {
+        self.wait_until_ready()?;
+        let order = self.start_order()?;
+        self.send(&order)?;
+        match self.message(START_LIMIT, "the guest did not start the workload")? {
+            FromGuest::Started => {}
+            FromGuest::Failed(error) => return Err(error.into_fault(Code::Microvm)),
+            other => return Err(unexpected(&other)),
+        }
+        let has_terminal = self.sandbox.process.terminal.is_some();
+        if has_terminal && nix::unistd::isatty(std::io::stdin()).unwrap_or(false) {
+            let raw = Raw::enter(std::io::stdin().as_fd())
+                .map_err(|error| microvm("can't set up the terminal").because(error))?;
+            self.raw = Some(raw);
+        }
+        self.relay.open_streams();
+        u32::try_from(self.vmm.child.pid().as_raw())
+            .map_err(|error| microvm("the VMM has no pid").because(error))
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+        if self.exit.is_some() {
+            return Ok(());
+        }
+        self.send(&ToGuest::Signal(signal))
+    }
+
+    fn wait(
+        &mut self,
+        wake: Option<BorrowedFd<'_>>,
+        limit: Option<Duration>,
+    ) -> Result<Option<Exit>, Fault> {
+        let until = limit.map(|limit| Instant::now() + limit);
+        loop {
+            match self.relay.turn(wake, until).map_err(relay_fault)? {
+                Turn::Message(FromGuest::Exited(exit)) => {
+                    self.exit = Some(exit);
+                    self.relay.finish();
+                }
+                Turn::Message(other) => return Err(unexpected(&other)),
+                Turn::Gone => match self.exit {
+                    Some(exit) => {
+                        self.raw = None;
+                        return Ok(Some(exit));
+                    }
+                    None => {
+                        self.raw = None;
+                        return Err(self.lost());
+                    }
+                },
+                Turn::Woken | Turn::TimedOut => return Ok(None),
+            }
+        }
+    }
+
+    fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
+        self.raw = None;
+        self.end_vmm();
+        self.remains.destroy()
+    }
+
+    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        match self.sandbox.process.terminal {
+            Some(_) => Some(self),
+            None => None,
+        }
+    }
+}
+
+impl Terminal for Instance {
+    fn resize(&mut self, size: TerminalSize) -> Result<(), Fault> {
+        if self.exit.is_some() {
+            return Ok(());
+        }
+        self.send(&ToGuest::Resize(size))
+    }
+}
+
+/// What an earlier moat left: it can only be destroyed.
+pub(super) struct Orphan(pub(super) Remains);
+
+impl Workload for Orphan {
+    fn start(&mut self) -> Result<u32, Fault> {
+        Err(orphaned())
+    }
+
+    fn signal(&mut self, _: Signal) -> Result<(), Fault> {
+        Err(orphaned())
+    }
+
+    fn wait(
+        &mut self,
+        _: Option<BorrowedFd<'_>>,
+        _: Option<Duration>,
+    ) -> Result<Option<Exit>, Fault> {
+        Err(orphaned())
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), Fault> {
+        self.0.destroy()
+    }
+
+    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        None
+    }
+}
+
+/// The end of the guest's console as the reason of a fault.
+#[derive(Debug)]
+struct ConsoleTail(String);
+
+impl fmt::Display for ConsoleTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guest's console ends with:\n{}", self.0)
+    }
+}
+
+impl std::error::Error for ConsoleTail {}
+
+fn microvm(what: impl Into<String>) -> Fault {
+    Fault::new(Code::Microvm, what)
+}
+
+pub(super) fn relay_fault(error: RelayError) -> Fault {
+    microvm("the micro-VM's streams can't be passed on").because(error)
+}
+
+fn orphaned() -> Fault {
+    Fault::new(Code::State, "a micro-VM whose moat is gone can only be destroyed")
+}
+
+fn unexpected(message: &FromGuest) -> Fault {
+    let name = match message {
+        FromGuest::Ready { .. } => "Ready",
+        FromGuest::Started => "Started",
+        FromGuest::Failed(_) => "Failed",
+        FromGuest::Stdout(_) => "Stdout",
+        FromGuest::Stderr(_) => "Stderr",
+        FromGuest::Credit(_) => "Credit",
+        FromGuest::Exited(_) => "Exited",
+    };
+    microvm(format!("the guest's agent sent {name} at the wrong time"))
+}

@@ -1,0 +1,272 @@
+//! The process in which a micro-VM runs: made, put behind bars, and heard out at its end.
+//!
+//! ```text
+//! moat                                  VMM process
+//! clone into namespaces and cgroup  ->  die with moat from here on
+//!                                   <-  "ready"
+//! map ids (as a plain user)
+//! "go"                              ->  mount the shared tree, make it the root
+//!                                       close what is not needed, drop rights
+//!                                       run the machine
+//! read the ending                   <-  how it ended
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, LineWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use moat_core::wire::SHARE_TAG;
+use moat_init::cgroup::JoinFiles;
+use moat_init::sys::clone::{self, Child, Namespaces};
+use moat_init::sys::{descriptor, process};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, getegid, geteuid, pipe2};
+use serde::{Deserialize, Serialize};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::jail;
+use super::share::{SHARE, Shared};
+use crate::boot::{Discovery, KernelFormat, Piece};
+use crate::machine::{self, MachineConfig, Outcome};
+
+/// The most that the VMM says about its end, in bytes.
+const ENDING_LIMIT: u64 = 16 << 10;
+
+/// One byte each way before the VMM touches anything.
+const HANDSHAKE: [u8; 1] = [b'.'];
+
+/// Why the VMM's process could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    /// A socket, pipe or file that both sides need.
+    #[error("can't make the VMM's {what}")]
+    Channel {
+        /// Which.
+        what: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The process itself.
+    #[error("can't make the VMM's process in namespaces of its own")]
+    Clone(#[source] Errno),
+    /// Its single-id user namespace.
+    #[error("can't write {}", .path.display())]
+    Ids {
+        /// Which file.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// It ended before it was told to go on.
+    #[error("the VMM's process ended at once")]
+    Gone(#[source] io::Error),
+}
+
+/// What a machine is made of, and what it may see.
+pub(super) struct Parts {
+    pub(super) kvm: OwnedFd,
+    pub(super) kernel: File,
+    pub(super) kernel_format: KernelFormat,
+    pub(super) discovery: Discovery,
+    pub(super) initramfs: Vec<u8>,
+    pub(super) cmdline: String,
+    pub(super) vcpus: u8,
+    /// Guest memory in bytes.
+    pub(super) memory: u64,
+    pub(super) shared: Shared,
+    /// An empty directory over which the VMM mounts its root.
+    pub(super) stage: PathBuf,
+}
+
+/// A VMM that runs.
+#[derive(Debug)]
+pub(super) struct Vmm {
+    pub(super) child: Child,
+    /// The agent channel's host end, which does not block.
+    pub(super) agent: UnixStream,
+    /// What the guest's console says; does not block.
+    pub(super) console: File,
+    ending: UnixStream,
+}
+
+/// How a VMM's process ended, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ending {
+    /// The guest switched itself off, or was switched off.
+    Off,
+    /// The guest asked for a reset, as it does after a panic.
+    Reset,
+    /// The guest can't go on.
+    Crashed {
+        /// What happened.
+        reason: String,
+    },
+    /// The machine could not be made.
+    Failed {
+        /// What failed, outermost first.
+        reasons: Vec<String>,
+    },
+}
+
+/// The VMM's ends, which only its process keeps open.
+struct Ends {
+    agent: UnixStream,
+    console: File,
+    ending: UnixStream,
+    null: File,
+}
+
+/// Makes the VMM's process and lets it go on to run the machine.
+pub(super) fn launch(
+    parts: Parts,
+    cgroup: Option<BorrowedFd<'_>>,
+    join: &JoinFiles,
+) -> Result<Vmm, LaunchError> {
+    let channel = |what| move |source| LaunchError::Channel { what, source };
+    let (agent, agent_inside) = UnixStream::pair().map_err(channel("agent channel"))?;
+    let (ending, ending_inside) = UnixStream::pair().map_err(channel("control channel"))?;
+    let (console, console_inside) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .map_err(io::Error::from)
+        .map_err(channel("console"))?;
+    agent.set_nonblocking(true).map_err(channel("agent channel"))?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let ends = Ends {
+        agent: agent_inside,
+        console: console_inside.into(),
+        ending: ending_inside,
+        null: null.map_err(channel("/dev/null"))?,
+    };
+    let maps_ids = !may_mount();
+    let own = Namespaces::MOUNT
+        | Namespaces::PID
+        | Namespaces::NETWORK
+        | Namespaces::IPC
+        | Namespaces::UTS;
+    let namespaces = if maps_ids { own | Namespaces::USER } else { own };
+    let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
+        .map_err(LaunchError::Clone)?;
+    let vmm = Vmm { child, agent, console: console.into(), ending };
+    match vmm.let_go(maps_ids) {
+        Ok(()) => Ok(vmm),
+        Err(error) => {
+            // It has nothing yet that would need an end in order.
+            let _ = vmm.child.signal(moat_core::spec::Signal::KILL);
+            let _ = vmm.child.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Whether this process may mount by itself, without a user namespace in which it may.
+fn may_mount() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
+impl Vmm {
+    fn let_go(&self, maps_ids: bool) -> Result<(), LaunchError> {
+        let mut ready = [0; 1];
+        (&self.ending).read_exact(&mut ready).map_err(LaunchError::Gone)?;
+        if maps_ids {
+            map_own_ids(self.child.pid())?;
+        }
+        (&self.ending).write_all(&HANDSHAKE).map_err(LaunchError::Gone)
+    }
+
+    /// Waits for the end and hears how it came; `None` when the VMM was killed or said nothing that
+    /// makes sense.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        let mut text = String::new();
+        (&self.ending).take(ENDING_LIMIT).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+}
+
+/// User and group 0 of the child's namespace are the caller's own (user_namespaces(7)).
+fn map_own_ids(pid: Pid) -> Result<(), LaunchError> {
+    let maps = [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {} 1", geteuid())),
+        ("gid_map", format!("0 {} 1", getegid())),
+    ];
+    for (file, text) in maps {
+        let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+        fs::write(&path, text).map_err(|source| LaunchError::Ids { path, source })?;
+    }
+    Ok(())
+}
+
+/// All that the VMM's process does; its exit status is of no interest, its ending is.
+fn body(parts: Parts, ends: Ends, join: &JoinFiles) -> u8 {
+    let Ends { agent, console, mut ending, null } = ends;
+    let keep = [ending.as_raw_fd()];
+    let result = (|| {
+        wait_for_go(&mut ending, join)?;
+        confine(&parts, &[agent.as_raw_fd(), console.as_raw_fd()], &keep, null)?;
+        run(parts, agent, console)
+    })();
+    let text = serde_json::to_string(&result.unwrap_or_else(|error| failed(error.as_ref())));
+    // Nobody may be left to hear it.
+    let _ = ending.write_all(text.unwrap_or_default().as_bytes());
+    0
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn wait_for_go(ending: &mut UnixStream, join: &JoinFiles) -> Result<(), Failure> {
+    // Asked for before moat is told that this process is ready: whenever moat dies, either this
+    // process is killed or it reads the end of the channel here.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    process::reset_signals();
+    nix::unistd::setsid()?;
+    join.join()?;
+    ending.write_all(&HANDSHAKE)?;
+    let mut go = [0; 1];
+    Ok(ending.read_exact(&mut go)?)
+}
+
+/// Goes behind bars: sees nothing but the shared tree, holds nothing but what the machine needs.
+fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<(), Failure> {
+    parts.shared.enter(&parts.stage)?;
+    let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
+    descriptor::become_stdio([null.into(), stdout.into(), stderr.into()])?;
+    let mut keep: Vec<RawFd> = keep.iter().chain(ends).copied().collect();
+    keep.extend([parts.kvm.as_raw_fd(), parts.kernel.as_raw_fd()]);
+    descriptor::keep_only(&mut keep)?;
+    jail::set_limits()?;
+    Ok(jail::drop_rights()?)
+}
+
+fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure> {
+    let config = MachineConfig {
+        kernel: parts.kernel,
+        kernel_format: parts.kernel_format,
+        initramfs: vec![Piece::Bytes(parts.initramfs)],
+        cmdline: parts.cmdline,
+        discovery: parts.discovery,
+        vcpus: parts.vcpus,
+        memory: parts.memory,
+        share: Some(machine::Share { tag: SHARE_TAG.to_owned(), root: SHARE.into() }),
+        agent: Some(agent),
+        // Line by line, since the guest's console comes byte by byte.
+        console: Box::new(LineWriter::new(console)),
+        stop: EventFd::new(0)?,
+    };
+    Ok(match machine::run(parts.kvm, config)? {
+        Outcome::Stopped | Outcome::PoweredOff => Ending::Off,
+        Outcome::Reset => Ending::Reset,
+        Outcome::Crashed { reason } => Ending::Crashed { reason },
+    })
+}
+
+fn failed(error: &(dyn std::error::Error + Send + Sync)) -> Ending {
+    let mut reasons = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reasons.push(error.to_string());
+        cause = error.source();
+    }
+    Ending::Failed { reasons }
+}

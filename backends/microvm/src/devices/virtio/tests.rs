@@ -1,0 +1,196 @@
+//! Rings and registers fed by a driver that knows no rules, over raw guest memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::fs::Fs;
+use super::mmio::Transport;
+use super::queue::Ring;
+use super::{Device, Interrupt};
+
+const MEMORY: u64 = 1 << 20;
+const SIZE: u16 = 16;
+const DESCRIPTORS: u64 = 0x1000;
+const AVAILABLE: u64 = 0x2000;
+const USED: u64 = 0x3000;
+
+/// One descriptor: address, length, flags, next (virtio 1.2, 2.7.5).
+type Descriptor = (u64, u32, u16, u16);
+
+fn memory() -> Arc<GuestMemoryMmap> {
+    Arc::new(crate::memory::create_small(MEMORY).unwrap())
+}
+
+fn write_descriptors(memory: &GuestMemoryMmap, descriptors: &[Descriptor]) {
+    for (index, &(address, length, flags, next)) in descriptors.iter().enumerate() {
+        let at = DESCRIPTORS + 16 * index as u64;
+        memory.write_obj(address, GuestAddress(at)).unwrap();
+        memory.write_obj(length, GuestAddress(at + 8)).unwrap();
+        memory.write_obj(flags, GuestAddress(at + 12)).unwrap();
+        memory.write_obj(next, GuestAddress(at + 14)).unwrap();
+    }
+}
+
+fn write_available(memory: &GuestMemoryMmap, index: u16, heads: &[u16]) {
+    memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
+    for (slot, head) in heads.iter().enumerate() {
+        memory.write_obj(*head, GuestAddress(AVAILABLE + 4 + 2 * slot as u64)).unwrap();
+    }
+}
+
+fn descriptors() -> impl Strategy<Value = Vec<Descriptor>> {
+    let address = prop_oneof![0..MEMORY, any::<u64>()];
+    let length = prop_oneof![0..5000u32, any::<u32>()];
+    let one = (address, length, 0..8u16, 0..20u16);
+    proptest::collection::vec(one, usize::from(SIZE))
+}
+
+proptest! {
+    /// Whatever lies in the ring, a device ends with it: chains of bounded length, or an error.
+    #[test]
+    fn a_ring_of_nonsense_ends(
+        descriptors in descriptors(),
+        index in any::<u16>(),
+        heads in proptest::collection::vec(0..20u16, usize::from(SIZE)),
+        event_index in any::<bool>(),
+    ) {
+        let memory = memory();
+        write_descriptors(&memory, &descriptors);
+        write_available(&memory, index, &heads);
+        let mut queue = Queue::new(SIZE).unwrap();
+        queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
+        queue.try_set_avail_ring_address(GuestAddress(AVAILABLE)).unwrap();
+        queue.try_set_used_ring_address(GuestAddress(USED)).unwrap();
+        queue.set_event_idx(event_index);
+        queue.set_ready(true);
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let mut ring = Ring::new(queue, memory, kick, interrupt).unwrap();
+        let mut chains = 0;
+        while let Ok(Some(chain)) = ring.next() {
+            chains += 1;
+            prop_assert!(chains <= SIZE);
+            let head = chain.head_index();
+            // An indirect table may be longer than the ring, but no longer than 16 bits count.
+            prop_assert!(chain.count() <= usize::from(u16::MAX));
+            if ring.give_back(head, 0).is_err() {
+                break;
+            }
+            ring.notify().unwrap();
+        }
+    }
+
+    /// Any register access in any order: no panic, and a device that can be reset at the end.
+    #[test]
+    fn any_register_access_leaves_a_device_that_resets(
+        accesses in proptest::collection::vec(
+            (prop_oneof![0..0x40u64, 0..0x200u64], 0..9usize, any::<bool>(),
+             prop_oneof![0..16u32, any::<u32>()]),
+            1..200,
+        ),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut transport = transport(Box::new(Fs::new("moat", dir.path()).unwrap()), memory());
+        for (word, length, write, value) in accesses {
+            let bytes = [value.to_le_bytes(), value.to_le_bytes()].concat();
+            if write {
+                transport.write(word * 4, &bytes[..length]);
+            } else {
+                transport.read(word * 4, &mut vec![0; length]);
+            }
+        }
+        transport.write(0x70, &0u32.to_le_bytes());
+        prop_assert_eq!(register(&transport, 0x70), 0);
+    }
+}
+
+fn transport(device: Box<dyn Device>, memory: Arc<GuestMemoryMmap>) -> Transport {
+    Transport::new(device, memory, EventFd::new(EFD_NONBLOCK).unwrap()).unwrap()
+}
+
+fn register(transport: &Transport, offset: u64) -> u32 {
+    let mut word = [0; 4];
+    transport.read(offset, &mut word);
+    u32::from_le_bytes(word)
+}
+
+/// Brings a device up as Linux does, with its first queue at the addresses above.
+fn start(transport: &mut Transport, queues: u32) {
+    let mut write = |offset: u64, value: u32| transport.write(offset, &value.to_le_bytes());
+    write(0x70, 1);
+    write(0x70, 3);
+    write(0x24, 1);
+    write(0x20, 1);
+    write(0x70, 11);
+    for queue in 0..queues {
+        let offset = 0x4000 * queue;
+        write(0x30, queue);
+        write(0x38, SIZE.into());
+        write(0x80, u32::try_from(DESCRIPTORS).unwrap() + offset);
+        write(0x90, u32::try_from(AVAILABLE).unwrap() + offset);
+        write(0xa0, u32::try_from(USED).unwrap() + offset);
+        write(0x44, 1);
+    }
+    write(0x70, 15);
+}
+
+#[test]
+fn a_device_negotiates_runs_and_resets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transport = transport(Box::new(Fs::new("moat", dir.path()).unwrap()), memory());
+    assert_eq!(register(&transport, 0), 0x7472_6976);
+    assert_eq!((register(&transport, 4), register(&transport, 8)), (2, 26));
+    for _ in 0..3 {
+        start(&mut transport, 2);
+        assert_eq!(register(&transport, 0x70), 15);
+        transport.write(0x70, &0u32.to_le_bytes());
+        assert_eq!(register(&transport, 0x70), 0);
+    }
+}
+
+#[test]
+fn features_we_did_not_offer_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transport = transport(Box::new(Fs::new("moat", dir.path()).unwrap()), memory());
+    transport.write(0x70, &3u32.to_le_bytes());
+    transport.write(0x24, &1u32.to_le_bytes());
+    transport.write(0x20, &3u32.to_le_bytes());
+    transport.write(0x70, &11u32.to_le_bytes());
+    assert_eq!(register(&transport, 0x70), 3);
+}
+
+#[test]
+fn a_broken_ring_asks_for_a_reset_and_a_reset_repairs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = memory();
+    let device = Box::new(Fs::new("moat", dir.path()).unwrap());
+    let mut transport = transport(device, Arc::clone(&memory));
+    // More available than the ring has room for.
+    write_available(&memory, 1000, &[]);
+    start(&mut transport, 2);
+    transport.write(0x50, &0u32.to_le_bytes());
+    let started = Instant::now();
+    while register(&transport, 0x70) & 64 == 0 {
+        assert!(started.elapsed() < Duration::from_secs(5), "no reset was asked for");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    transport.write(0x70, &0u32.to_le_bytes());
+    write_available(&memory, 0, &[]);
+    start(&mut transport, 2);
+    assert_eq!(register(&transport, 0x70), 15);
+    transport.stop();
+}
+
+#[test]
+fn rings_outside_memory_do_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Arc::new(crate::memory::create_small(0x2000).unwrap());
+    let mut transport = transport(Box::new(Fs::new("moat", dir.path()).unwrap()), small);
+    start(&mut transport, 2);
+    assert_ne!(register(&transport, 0x70) & 64, 0);
+}
