@@ -1,7 +1,9 @@
 //! This machine as the verbs see it: moat's directories, its backends, what they lack.
 
+use std::fs::File;
+
 use moat_container::Container;
-use moat_core::diagnose::{Code, Fault};
+use moat_core::diagnose::{Check, Code, Fault, Missing, missing};
 use moat_core::policy::Facts;
 use moat_core::spec::Isolation;
 use moat_core::workload::Backend;
@@ -10,6 +12,8 @@ use moat_host::machine;
 use moat_host::probe::ProbeCache;
 use moat_host::state::{self, Found, Store};
 use moat_microvm::backend::Microvm;
+use moat_microvm::kernel;
+use moat_microvm::probe::KVM;
 
 use crate::output::Output;
 
@@ -46,11 +50,32 @@ impl Host {
     pub(crate) fn facts(&self) -> Result<Facts, Fault> {
         let cache = ProbeCache::new(&self.dirs.runtime);
         Ok(Facts {
-            container: cache.get("container", "", || self.container.probe()),
-            vm: cache.get("microvm", &moat_microvm::probe::kvm_identity(), || self.microvm.probe()),
+            container: cache.get("container", "", || missing(&self.container.probe())),
+            vm: self.vm_lacks(&cache),
             memory: machine::memory(),
             committed_memory: self.store.committed_memory()?,
         })
+    }
+
+    /// A device that can't be opened may be mended any moment, so that is looked at anew each time;
+    /// what a KVM can do stays for this boot.
+    fn vm_lacks(&self, cache: &ProbeCache) -> Vec<Missing> {
+        match File::options().read(true).write(true).open(KVM) {
+            Ok(_) => cache.get("microvm", "", || missing(&self.microvm.probe())),
+            Err(_) => missing(&self.microvm.probe()),
+        }
+    }
+
+    /// Everything that was tried of both walls, weakest first.
+    pub(crate) fn checks(&self) -> Vec<(Isolation, Check)> {
+        let container = self.container.probe().into_iter().map(|check| (Isolation::Container, check));
+        let vm = self.microvm.probe().into_iter().map(|check| (Isolation::Vm, check));
+        container.chain(vm).collect()
+    }
+
+    /// The guest kernels of this user.
+    pub(crate) fn kernels(&self) -> kernel::Store {
+        kernel::Store::in_data_dir(&self.dirs.data)
     }
 
     /// Clears what a moat that was killed has left behind, and says so.

@@ -1,7 +1,7 @@
 //! The only printer: results go to stdout, all else to stderr, as text or as JSON.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::spec::Problems;
@@ -22,8 +22,9 @@ impl Output {
         Self { format, quiet }
     }
 
-    pub(crate) fn is_json(self) -> bool {
-        self.format == Format::Json
+    /// Whether moving pictures are welcome on stderr.
+    pub(crate) fn draws(self) -> bool {
+        self.format == Format::Text && !self.quiet && io::stderr().is_terminal()
     }
 
     /// Writes a verb's result: `value` as JSON, or what `text` makes of it.
@@ -98,20 +99,18 @@ impl Output {
     pub(crate) fn problems(self, problems: &Problems) {
         match self.format {
             Format::Text => {
-                let mut text = String::new();
-                for problem in problems.iter() {
-                    text.push_str(&format!("error[{}]: {problem}\n", Code::Spec));
-                    if let Some(help) = &problem.help {
-                        text.push_str(&format!("  hint: {help}\n"));
-                    }
-                }
-                say(text.trim_end());
+                let count = match problems.count() {
+                    1 => "1 problem".to_owned(),
+                    count => format!("{count} problems"),
+                };
+                say(&format!("error[{}]: {count}\n{problems}", Code::Spec));
             }
             Format::Json => say(&json!({
                 "error": {
                     "code": Code::Spec,
                     "status": Code::Spec.exit_status(),
-                    "problems": problems,
+                    "problems": problems.problems,
+                    "omitted": problems.omitted,
                 }
             })
             .to_string()),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::env;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::{self, Policy};
@@ -23,62 +23,94 @@ pub(crate) fn policy(selection: &Selection) -> Result<Policy, Fault> {
 
 /// The one workload that was selected.
 pub(crate) fn one(selection: &Selection, command: &[String]) -> Result<Resolved, Failure> {
-    let mut all = all(selection, command)?;
-    match (all.pop(), all.is_empty()) {
-        (Some(workload), true) => Ok(workload),
-        (last, _) => {
-            let names: Vec<_> = all.iter().chain(&last).map(|workload| workload.name.as_str()).collect();
-            Err(Fault::new(Code::Usage, format!("the spec has {} workloads", names.len()))
-                .hint(format!("name one of them: {}", names.join(", ")))
-                .into())
+    match source(selection, command)? {
+        Source::Command(workload) => Ok(finished(*workload, selection, command)),
+        Source::File(file) => {
+            let name = file.spec.pick(selection.name.as_deref()).map_err(Failure::Spec)?.clone();
+            Ok(finished(file.resolve(name.as_str(), selection)?, selection, command))
         }
     }
 }
 
 /// The selected workload, or all of the spec's when none is named.
 pub(crate) fn all(selection: &Selection, command: &[String]) -> Result<Vec<Resolved>, Failure> {
-    let mut workloads = match (&selection.spec, command) {
-        (None, [_, ..]) => vec![without_spec(command)?],
-        (spec, _) => {
-            let path = spec.as_deref().unwrap_or(Path::new(DEFAULT_SPEC));
-            from_spec(path, selection.name.as_deref(), spec.is_none())?
-        }
+    let file = match source(selection, command)? {
+        Source::Command(workload) => return Ok(vec![finished(*workload, selection, command)]),
+        Source::File(file) => file,
     };
-    for workload in &mut workloads {
-        if !command.is_empty() {
-            workload.argv = command.to_vec();
-        }
-        workload.isolation.flag = selection.isolation.map(Into::into);
-        if let Some(trust) = selection.trust {
-            workload.trust = workload.trust.min(Trust::from(trust));
-        }
-    }
-    Ok(workloads)
-}
-
-fn without_spec(command: &[String]) -> Result<Resolved, Failure> {
-    let here = env::current_dir()
-        .map_err(|error| Fault::new(Code::Usage, "this directory can't be told").because(error))?;
-    Resolved::for_command(command.to_vec(), &here).map_err(Failure::Spec)
-}
-
-fn from_spec(path: &Path, name: Option<&str>, by_default: bool) -> Result<Vec<Resolved>, Failure> {
-    let text = read(path).map_err(|error| unreadable(path, error, by_default))?;
-    let spec = spec::parse(&text, &path.display().to_string()).map_err(Failure::Spec)?;
-    let base = base(path)?;
-    let home = env::var_os("HOME").map(PathBuf::from);
-    let read_env = |path: &Path| fs::read_to_string(path);
-    let context = Context { base_dir: base, home, read_file: &read_env };
-    names(&spec, name, path)?
+    let names: Vec<_> = match selection.name.as_deref() {
+        Some(name) => vec![file.spec.pick(Some(name)).map_err(Failure::Spec)?],
+        None => file.spec.workloads().keys().collect(),
+    };
+    names
         .into_iter()
-        .map(|name| spec.resolve(&name, &context).map_err(Failure::Spec))
+        .map(|name| Ok(finished(file.resolve(name.as_str(), selection)?, selection, command)))
         .collect()
+}
+
+/// Where workloads come from.
+enum Source {
+    /// A command alone.
+    Command(Box<Resolved>),
+    /// A spec.
+    File(SpecFile),
+}
+
+/// A spec, and the directory by which its relative paths go.
+struct SpecFile {
+    spec: Spec,
+    base: PathBuf,
+}
+
+fn source(selection: &Selection, command: &[String]) -> Result<Source, Failure> {
+    if let (None, [_, ..]) = (&selection.spec, command) {
+        let here = env::current_dir().map_err(|error| {
+            Fault::new(Code::Usage, "this directory can't be told").because(error)
+        })?;
+        let isolation = selection.isolation.map(Into::into);
+        let workload = Resolved::for_command(command.to_vec(), here, isolation);
+        return Ok(Source::Command(Box::new(workload.map_err(Failure::Spec)?)));
+    }
+    let path = selection.spec.as_deref().unwrap_or(Path::new(DEFAULT_SPEC));
+    let text = read(path).map_err(|error| unreadable(path, error, selection.spec.is_none()))?;
+    let spec = spec::parse(&text, &path.display().to_string()).map_err(Failure::Spec)?;
+    Ok(Source::File(SpecFile { spec, base: base(path)? }))
+}
+
+impl SpecFile {
+    fn resolve(&self, name: &str, selection: &Selection) -> Result<Resolved, Failure> {
+        let home = env::var_os("HOME").map(PathBuf::from);
+        let context = Context {
+            base_dir: &self.base,
+            home: home.as_deref(),
+            read_env_file: &read_env_file,
+            isolation: selection.isolation.map(Into::into),
+        };
+        self.spec.resolve(name, &context).map_err(Failure::Spec)
+    }
+}
+
+/// With what the command line says besides.
+fn finished(mut workload: Resolved, selection: &Selection, command: &[String]) -> Resolved {
+    if !command.is_empty() {
+        workload.argv = command.to_vec();
+    }
+    if let Some(trust) = selection.trust {
+        workload.trust = workload.trust.min(Trust::from(trust));
+    }
+    workload
+}
+
+/// An environment file; one byte more than it may have is enough to be refused by its size.
+fn read_env_file(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads at most one byte more than a spec may have: the parser refuses it by its size then.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let most = u64::try_from(spec::FILE_LIMIT).unwrap_or(u64::MAX).saturating_add(1);
     let mut text = Vec::new();
-    File::open(path)?.take(spec::SIZE_LIMIT.saturating_add(1)).read_to_end(&mut text)?;
+    File::open(path)?.take(most).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -103,14 +135,3 @@ fn base(path: &Path) -> Result<PathBuf, Fault> {
     let whole = std::path::absolute(path).map_err(failed)?;
     Ok(whole.parent().unwrap_or(Path::new("/")).to_owned())
 }
-
-fn names(spec: &Spec, wanted: Option<&str>, path: &Path) -> Result<Vec<String>, Fault> {
-    let names: Vec<String> = spec.names().map(str::to_owned).collect();
-    match wanted {
-        None => Ok(names),
-        Some(name) if names.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
-        Some(name) => Err(Fault::new(Code::Usage, format!("{} has no workload {name:?}", path.display()))
-            .hint(format!("it has {}", names.join(", ")))),
-    }
-}
-

@@ -143,3 +143,29 @@ pub struct Missing {
     /// What to do about it.
     pub hint: String,
 }
+
+/// One thing that was tried on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was tried: `user namespace`.
+    pub name: String,
+    /// Whether it worked.
+    pub ok: bool,
+    /// Whether the isolation can't be had without it.
+    pub needed: bool,
+    /// What was found: `made and entered`, `/dev/kvm: permission denied`.
+    pub detail: String,
+    /// What to do about it, where it did not work.
+    pub hint: Option<String>,
+}
+
+/// What stands between a host and an isolation: the needed checks that failed.
+pub fn missing(checks: &[Check]) -> Vec<Missing> {
+    let failed = checks.iter().filter(|check| check.needed && !check.ok);
+    failed
+        .map(|check| Missing {
+            what: format!("{}: {}", check.name, check.detail),
+            hint: check.hint.clone().unwrap_or_else(|| "`moat doctor` tells more".to_owned()),
+        })
+        .collect()
+}

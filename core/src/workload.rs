@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnose::{Fault, Missing};
+use crate::diagnose::{Check, Fault};
 use crate::policy::Approved;
 use crate::sandbox::{Exit, TerminalSize};
 use crate::spec::Signal;
@@ -17,15 +17,19 @@ pub trait Backend: Send + Sync {
     /// `container` or `microvm`.
     fn name(&self) -> &'static str;
 
-    /// What this host lacks to run it, each with a hint. Tries things, leaves nothing changed.
-    fn probe(&self) -> Vec<Missing>;
+    /// Tries what it needs of this host and what it could use, and leaves nothing changed.
+    fn probe(&self) -> Vec<Check>;
 
     /// What would be done for this workload. Touches nothing.
     ///
     /// # Errors
     /// When something that the workload names is not there or can't be used: its root, a volume's
     /// source, a kernel bundle.
-    fn plan(&self, approved: &Approved, terminal: Option<TerminalSize>) -> Result<Box<dyn Plan>, Fault>;
+    fn plan(
+        &self,
+        approved: &Approved,
+        terminal: Option<TerminalSize>,
+    ) -> Result<Box<dyn Plan>, Fault>;
 
     /// Takes hold of what an earlier moat left in `dir`, an instance's directory, so that it can be
     /// destroyed. Works whatever was or was not yet made there.
