@@ -98,7 +98,9 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
 }
 
 /// A socket whose other end `serve` has in a thread of its own.
-fn agent(serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static) -> io::Result<UnixStream> {
+fn agent(
+    serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
+) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     thread::spawn(move || {
         if let Err(error) = serve(ours) {

@@ -36,11 +36,7 @@ const ALIGN: u64 = 16;
 ///
 /// # Errors
 /// When they don't fit into guest memory.
-pub fn write(
-    memory: &GuestMemoryMmap,
-    vcpus: u8,
-    devices: u32,
-) -> Result<u64, GuestMemoryError> {
+pub fn write(memory: &GuestMemoryMmap, vcpus: u8, devices: u32) -> Result<u64, GuestMemoryError> {
     let root = layout::ACPI;
     let mut next = root + ALIGN * 4;
     let mut place = |table: &dyn Aml| -> Result<u64, GuestMemoryError> {

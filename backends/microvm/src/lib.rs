@@ -4,6 +4,7 @@ pub mod acpi;
 pub mod boot;
 pub mod devices;
 pub mod hv;
+pub mod kernel;
 pub mod machine;
 pub mod memory;
 pub mod mptable;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -144,6 +145,7 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
         return Err(Error::Vcpus { vcpus: config.vcpus });
     }
     install_kick_handler()?;
+    raise_file_limit()?;
     let hypervisor = Hypervisor::new(kvm)?;
     let memory = memory::create(config.memory)?;
     let vm = hypervisor.create_vm(memory.clone())?;
@@ -178,6 +180,12 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     stop(vcpus, &ending);
     bus.stop();
     Ok(outcome?)
+}
+
+/// A shared tree takes one descriptor for each file that the guest remembers.
+fn raise_file_limit() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Makes the devices that the guest will find, in order.
@@ -250,7 +258,11 @@ const KNOWN: u64 = 1;
 
 impl Ending {
     fn new() -> io::Result<Self> {
-        Ok(Self { outcome: Mutex::new(None), known: EventFd::new(EFD_NONBLOCK)?, over: AtomicBool::new(false) })
+        Ok(Self {
+            outcome: Mutex::new(None),
+            known: EventFd::new(EFD_NONBLOCK)?,
+            over: AtomicBool::new(false),
+        })
     }
 
     fn set(&self, outcome: Outcome) {

@@ -49,7 +49,7 @@ pub fn ranges(bytes: u64) -> Vec<(u64, u64)> {
 /// When the size is out of bounds or the host has no room for it.
 pub fn create(bytes: u64) -> Result<GuestMemoryMmap, Error> {
     debug_assert_eq!(HOLE + HOLE_SIZE, HIGH_RAM);
-    if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || bytes % PAGE != 0 {
+    if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || !bytes.is_multiple_of(PAGE) {
         return Err(Error::Size { bytes });
     }
     map(&ranges(bytes), bytes)

@@ -145,9 +145,7 @@ pub fn probe_kvm(kvm: OwnedFd) -> Result<KvmReport, Error> {
     let guest = Guest::new(kvm)?;
     let kicker = guest.vcpu.kicker()?;
     let (sender, findings) = mpsc::channel();
-    let thread = thread::Builder::new()
-        .name("probe".into())
-        .spawn(move || guest.run(&sender))?;
+    let thread = thread::Builder::new().name("probe".into()).spawn(move || guest.run(&sender))?;
     let mut report = KvmReport { ring0_speed: None, faults: Vec::new() };
     let mut left = LIMIT;
     let hung = loop {

@@ -41,11 +41,10 @@ pub(crate) fn write_tables(
     for directory in 0..DIRECTORIES {
         let table = pdpt + PAGE * (directory + 1);
         memory.write_obj(table | flags, GuestAddress(pdpt + directory * 8))?;
-        let mut page = Vec::with_capacity(PAGE as usize);
-        for entry in 0..ENTRIES {
-            let target = (directory * ENTRIES + entry) * LARGE_PAGE;
-            page.extend_from_slice(&(target | flags | LARGE).to_le_bytes());
-        }
+        let first = directory * ENTRIES;
+        let page: Vec<u8> = (first..first + ENTRIES)
+            .flat_map(|entry| ((entry * LARGE_PAGE) | flags | LARGE).to_le_bytes())
+            .collect();
         memory.write_slice(&page, GuestAddress(table))?;
     }
     let gdt: Vec<u8> = DESCRIPTORS.iter().flat_map(|entry| entry.to_le_bytes()).collect();

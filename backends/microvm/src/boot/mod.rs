@@ -10,6 +10,7 @@ mod params;
 use std::fs::File;
 use std::io;
 
+use serde::{Deserialize, Serialize};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 
 use crate::hv::{Entry, LongMode};
@@ -17,7 +18,8 @@ use crate::hv::{Entry, LongMode};
 pub use initramfs::Piece;
 
 /// How a kernel file is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KernelFormat {
     /// An uncompressed vmlinux. Entered by PVH where its note is there, else at its 64-bit entry.
     Elf,
@@ -26,7 +28,8 @@ pub enum KernelFormat {
 }
 
 /// How the kernel finds its devices and processors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Discovery {
     /// ACPI tables: what distributions' kernels need.
     Acpi,

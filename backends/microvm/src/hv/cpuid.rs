@@ -118,8 +118,7 @@ mod tests {
         let supported = CpuId::from_entries(&[leaf(1, 0), leaf(0x4000_0000, 0)]).unwrap();
         let given = CpuidLeaf { function: 0x4000_0000, registers: [1, 2, 3, 4] };
         let cpuid = for_vcpu(&supported, 0, 1, false, &[given]).unwrap();
-        let found: Vec<_> =
-            cpuid.as_slice().iter().filter(|l| l.function == 0x4000_0000).collect();
+        let found: Vec<_> = cpuid.as_slice().iter().filter(|l| l.function == 0x4000_0000).collect();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].eax, found[0].edx), (1, 4));
     }

@@ -93,7 +93,8 @@ impl Vcpu {
     /// # Errors
     /// When KVM refuses any of it.
     pub fn new(vm: &Vm, id: u8, count: u8, replace: &[CpuidLeaf]) -> Result<Self, Error> {
-        let fd = vm.fd.create_vcpu(u64::from(id)).map_err(|e| Error::ioctl("KVM_CREATE_VCPU", e))?;
+        let fd =
+            vm.fd.create_vcpu(u64::from(id)).map_err(|e| Error::ioctl("KVM_CREATE_VCPU", e))?;
         let cpuid = cpuid::for_vcpu(&vm.supported_cpuid, id, count, vm.tsc_deadline, replace)?;
         fd.set_cpuid2(&cpuid).map_err(|e| Error::ioctl("KVM_SET_CPUID2", e))?;
         let vcpu = Self { fd, _memory: vm.memory.clone() };
@@ -198,9 +199,9 @@ impl Vcpu {
             Ok(VcpuExit::FailEntry(reason, cpu)) => Exit::Failed {
                 reason: format!("the processor refused entry, reason {reason:#x} on CPU {cpu}"),
             },
-            Ok(VcpuExit::InternalError) => {
-                Exit::Failed { reason: "KVM_EXIT_INTERNAL_ERROR: it can't emulate the guest".into() }
-            }
+            Ok(VcpuExit::InternalError) => Exit::Failed {
+                reason: "KVM_EXIT_INTERNAL_ERROR: it can't emulate the guest".into(),
+            },
             Ok(other) => Exit::Failed { reason: format!("unexpected exit {other:?}") },
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Kicked,
             Err(error) => Exit::Failed {
@@ -231,11 +232,5 @@ fn set_flat(sregs: &mut kvm_bindings::kvm_sregs, ring: u8, long: bool) {
     };
     let data = kvm_segment { selector: 0x18 | u16::from(ring), type_: 3, db: 1, ..flat };
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.tr = kvm_segment {
-        base: 0,
-        limit: 0x67,
-        type_: 11,
-        present: 1,
-        ..Default::default()
-    };
+    sregs.tr = kvm_segment { base: 0, limit: 0x67, type_: 11, present: 1, ..Default::default() };
 }

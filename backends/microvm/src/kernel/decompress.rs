@@ -141,11 +141,8 @@ pub(super) mod tests {
     }
 
     fn packed_by(program: &str, args: &[&str]) -> Option<Vec<u8>> {
-        let command = Command::new(program)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
+        let command =
+            Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut child) = command else {
             println!("skipped: {program} is not installed");
             return None;

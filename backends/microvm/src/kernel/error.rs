@@ -187,9 +187,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let what = match &error {
             Error::NoSuchBundle { .. } | Error::NoDefault { .. } => "there is no such guest kernel",
-            Error::Manifest { .. } | Error::ManifestModule { .. } => {
-                "a guest kernel can't be used"
-            }
+            Error::Manifest { .. } | Error::ManifestModule { .. } => "a guest kernel can't be used",
             _ => "a guest kernel can't be made ready",
         };
         let fault = Self::new(Code::Kernel, what);

@@ -255,10 +255,11 @@ impl Transport {
         }
         let starts = new & DRIVER_OK != 0 && self.status & DRIVER_OK == 0;
         self.status = new;
-        if starts && new & FEATURES_OK != 0 {
-            if let Err(reason) = self.start() {
-                self.fail(&reason);
-            }
+        if starts
+            && new & FEATURES_OK != 0
+            && let Err(reason) = self.start()
+        {
+            self.fail(&reason);
         }
     }
 

@@ -69,11 +69,11 @@ impl Ring {
     ///
     /// # Errors
     /// When the ring is broken.
-    pub fn next(&mut self) -> Result<Option<Chain>, Broken> {
+    pub fn take(&mut self) -> Result<Option<Chain>, Broken> {
         Ok(self.queue.iter(Arc::clone(&self.memory))?.next())
     }
 
-    /// Puts back the chain that `next` gave last, unused.
+    /// Puts back the chain that `take` gave last, unused.
     pub fn put_back(&mut self) {
         self.queue.go_to_previous_position();
     }

@@ -72,7 +72,7 @@ proptest! {
         let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let mut ring = Ring::new(queue, memory, kick, interrupt).unwrap();
         let mut chains = 0;
-        while let Ok(Some(chain)) = ring.next() {
+        while let Ok(Some(chain)) = ring.take() {
             chains += 1;
             prop_assert!(chains <= SIZE);
             let head = chain.head_index();
@@ -103,6 +103,69 @@ proptest! {
             } else {
                 transport.read(word * 4, &mut vec![0; length]);
             }
+        }
+        transport.write(0x70, &0u32.to_le_bytes());
+        prop_assert_eq!(register(&transport, 0x70), 0);
+    }
+}
+
+/// A FUSE request's header: length, operation, unique, node, then whose it is (Linux
+/// include/uapi/linux/fuse.h, `struct fuse_in_header`).
+fn fuse_header(length: u32, operation: u32, node: u64) -> Vec<u8> {
+    let mut bytes = [length.to_le_bytes(), operation.to_le_bytes()].concat();
+    bytes.extend(7u64.to_le_bytes());
+    bytes.extend(node.to_le_bytes());
+    bytes.extend([0; 16]);
+    bytes
+}
+
+const WRITABLE: u16 = 2;
+const NEXT: u16 = 1;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any FUSE requests: each is answered or dropped, and the server lives.
+    #[test]
+    fn hostile_fuse_requests_are_answered_or_dropped(
+        requests in proptest::collection::vec(
+            (0..60u32, 0..4u64, prop_oneof![40..200u32, any::<u32>()],
+             proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()],
+                                       0..160),
+             0..8000u32),
+            1..SIZE.into(),
+        ),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), b"text").unwrap();
+        let memory = memory();
+        let mut transport =
+            transport(Box::new(Fs::new("moat", dir.path()).unwrap()), Arc::clone(&memory));
+        let mut descriptors = Vec::new();
+        let mut heads = Vec::new();
+        for (index, (operation, node, length, body, room)) in (0u16..).zip(&requests) {
+            let at = 0x1_0000 + 0x1000 * u64::from(index);
+            let request = [fuse_header(*length, *operation, *node), body.clone()].concat();
+            memory.write_slice(&request, GuestAddress(at)).unwrap();
+            let size = u32::try_from(request.len()).unwrap();
+            let head = index * 2 % SIZE;
+            descriptors.push((at, size, NEXT, head + 1));
+            descriptors.push((0x8_0000, *room, WRITABLE, 0));
+            heads.push(head);
+            if descriptors.len() == usize::from(SIZE) {
+                break;
+            }
+        }
+        write_descriptors(&memory, &descriptors);
+        write_available(&memory, u16::try_from(heads.len()).unwrap(), &heads);
+        start(&mut transport, 2);
+        transport.write(0x50, &0u32.to_le_bytes());
+        let done = || memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap();
+        let started = Instant::now();
+        while usize::from(done()) < heads.len() {
+            prop_assert_eq!(register(&transport, 0x70) & 64, 0);
+            prop_assert!(started.elapsed() < Duration::from_secs(20), "the server hangs");
+            std::thread::sleep(Duration::from_micros(100));
         }
         transport.write(0x70, &0u32.to_le_bytes());
         prop_assert_eq!(register(&transport, 0x70), 0);

@@ -25,9 +25,8 @@ use fuse_backend_rs::passthrough::{CachePolicy, Config, PassthroughFs};
 /// How long the guest may believe what it knows of a name or a file. Host edits show after this.
 const CACHE_TIME: Duration = Duration::from_secs(1);
 /// Flags that reach the host's `open`.
-const OPEN_FLAGS: u32 = flags(
-    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_DIRECTORY | libc::O_SYNC,
-);
+const OPEN_FLAGS: u32 =
+    flags(libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_DIRECTORY | libc::O_SYNC);
 /// Flags that stay on an open file.
 const FILE_FLAGS: u32 = flags(libc::O_ACCMODE | libc::O_APPEND | libc::O_SYNC);
 /// The most that one directory read returns.

@@ -63,7 +63,7 @@ impl Fs {
         ring.clear_kick();
         ring.mute()?;
         for _ in 0..BATCH {
-            let Some(chain) = ring.next()? else {
+            let Some(chain) = ring.take()? else {
                 if ring.unmute()? {
                     continue;
                 }

@@ -100,7 +100,7 @@ impl Vsock {
         let mut given = false;
         let mut left = BATCH;
         let result = loop {
-            match ring.next()? {
+            match ring.take()? {
                 Some(chain) if left > 0 => {
                     left -= 1;
                     let head = chain.head_index();
@@ -148,7 +148,7 @@ impl Vsock {
             if !self.channel.owes() && !self.channel.wants_read() {
                 break;
             }
-            let Some(chain) = ring.next()? else {
+            let Some(chain) = ring.take()? else {
                 // Only now do we want to hear of new buffers.
                 if ring.unmute()? {
                     continue;

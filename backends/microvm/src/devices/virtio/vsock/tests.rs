@@ -222,6 +222,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A counter as the wire has it.
+fn wrap(count: u64) -> u32 {
+    u32::try_from(count & 0xffff_ffff).unwrap()
+}
+
 fn pattern(from: u64, length: usize) -> Vec<u8> {
     (from..).take(length).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
@@ -238,16 +243,16 @@ proptest! {
         for step in steps.into_iter().chain([Step::Drain]) {
             match step {
                 Step::GuestSends(length) => {
-                    let under_way = (sent as u32).wrapping_sub(known);
+                    let under_way = wrap(sent).wrapping_sub(known);
                     let length = usize::from(length).min((BUFFER - under_way) as usize);
                     let data = pattern(sent, length);
-                    let header = Header { fwd_cnt: taken as u32, ..packet(op::RW) };
+                    let header = Header { fwd_cnt: wrap(taken), ..packet(op::RW) };
                     channel.receive(&header, &data, &mut host);
                     sent += length as u64;
                 }
                 Step::GuestTakes(length) => {
                     taken = received.min(taken + u64::from(length));
-                    let header = Header { fwd_cnt: taken as u32, ..packet(op::CREDIT_UPDATE) };
+                    let header = Header { fwd_cnt: wrap(taken), ..packet(op::CREDIT_UPDATE) };
                     channel.receive(&header, &[], &mut host);
                 }
                 Step::HostSends(length) => {
@@ -274,7 +279,7 @@ proptest! {
         channel.deliver(&mut host);
         while received < host_sent {
             taken = received;
-            let header = Header { fwd_cnt: taken as u32, ..packet(op::CREDIT_UPDATE) };
+            let header = Header { fwd_cnt: wrap(taken), ..packet(op::CREDIT_UPDATE) };
             channel.receive(&header, &[], &mut host);
             let packets = drain(&mut channel, &mut host);
             let more: usize = packets.iter().map(|(_, data)| data.len()).sum();
