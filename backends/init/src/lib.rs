@@ -23,3 +23,4 @@ mod seccomp;
 pub mod sys;
 mod terminal;
 mod user;
+pub mod watch;

@@ -1,0 +1,76 @@
+//! `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// One mount of the caller's mount namespace, as far as its root sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    /// Where.
+    pub(crate) at: PathBuf,
+    /// The filesystem's type.
+    pub(crate) kind: String,
+    /// The filesystem's own options.
+    pub(crate) options: String,
+}
+
+/// All of them, in the order in which they were mounted.
+///
+/// # Errors
+/// When /proc can't be read.
+pub(crate) fn read() -> io::Result<Vec<MountPoint>> {
+    Ok(fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// `36 35 98:0 /root /at options [optional...] - type source super-options`
+fn parse(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let at = unescape(fields.nth(4)?);
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8(rest.next()?.to_vec()).ok()?;
+    let options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
+    Some(MountPoint { at: PathBuf::from(OsString::from_vec(at)), kind, options })
+}
+
+/// Blanks, tabs, newlines and backslashes are written as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(value) if byte == b'\\' => {
+                out.push(value);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_with_its_escapes_and_optional_fields() {
+        let line = br"36 35 98:0 /r /mnt/a\040b rw,noatime master:1 shared:2 - ext4 /dev/vda rw,x";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.at, PathBuf::from("/mnt/a b"));
+        assert_eq!((mount.kind.as_str(), mount.options.as_str()), ("ext4", "rw,x"));
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        assert!(read().unwrap().iter().any(|mount| mount.at == "/"));
+    }
+}
