@@ -22,7 +22,7 @@ use crate::inside::Owner;
 use crate::kernel_fs::{self, TerminalGroup};
 use crate::process::{self, Program};
 use crate::reaper;
-use crate::rootfs::{self, Builder, UserNamespace};
+use crate::rootfs::{self, Builder, Tree, UserNamespace};
 use crate::sys::{descriptor, mount, network};
 use crate::terminal::{self, Terminal};
 
@@ -37,6 +37,8 @@ pub struct Surroundings {
     pub ids: Ids,
     /// Who builds the root.
     pub root: RootIs,
+    /// Gives the sandbox's sources where that takes more than copying the mount there is.
+    pub tree: Option<Box<Tree>>,
     /// How it comes into the cgroup that holds its limits.
     pub cgroup: Cgroup,
 }
@@ -139,25 +141,25 @@ fn set_up(
     let cgroup = join(&surroundings.cgroup)?;
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
-    if surroundings.user_namespace == UserNamespace::Own {
-        let Ok(Some(Order::Proceed)) = control.receive() else { return Ok(None) };
+    let own = surroundings.user_namespace == UserNamespace::Own;
+    if own && !matches!(control.receive(), Ok(Some(Order::Proceed))) {
+        return Ok(None);
+    }
+    // Before the change of user: the staging directory is the machine's root's alone.
+    let built = match surroundings.root {
+        RootIs::Built => Some(open_root(surroundings)?),
+        RootIs::ToBuild => None,
+    };
+    if own {
         become_root(surroundings.ids)?;
     }
     // Nobody in the workload may look at or reach through this process, which is still moat's own
     // program (proc(5): its /proc entries then need rights over the machine).
     prctl::set_dumpable(false).step(|| "hide from the workload")?;
-    if surroundings.root == RootIs::ToBuild {
-        let builder = Builder {
-            staging: &surroundings.staging,
-            user_namespace: surroundings.user_namespace,
-            owner: Owner::ROOT,
-            tree: &mount::clone_path,
-        };
-        builder.build(sandbox)?;
-    }
-    let staging = mount::place(nix::fcntl::AT_FDCWD, surroundings.staging.as_path());
-    let root = staging.and_then(|staging| mount::place(staging, rootfs::ROOT));
-    let root = root.step(|| "open the new root")?;
+    let root = match built {
+        Some(root) => root,
+        None => build(sandbox, surroundings)?,
+    };
     let group = match surroundings.ids {
         Ids::All => TerminalGroup::Tty,
         Ids::One => TerminalGroup::Own,
@@ -174,6 +176,23 @@ fn set_up(
     };
     let program = Program::prepare(&sandbox.process, surroundings.ids, stdio)?;
     Ok(Some((program, master)))
+}
+
+fn build(sandbox: &Sandbox, surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
+    let builder = Builder {
+        staging: &surroundings.staging,
+        user_namespace: surroundings.user_namespace,
+        owner: Owner::ROOT,
+        tree: surroundings.tree.as_deref().unwrap_or(&mount::clone_path),
+    };
+    builder.build(sandbox)?;
+    open_root(surroundings)
+}
+
+fn open_root(surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
+    let staging = mount::place(nix::fcntl::AT_FDCWD, surroundings.staging.as_path());
+    let root = staging.and_then(|staging| mount::place(staging, rootfs::ROOT));
+    root.step(|| "open the new root")
 }
 
 /// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether there is

@@ -48,9 +48,12 @@ pub struct Builder<'a> {
     pub user_namespace: UserNamespace,
     /// The workload's user 0 as the builder sees it.
     pub owner: Owner,
-    /// Gives a source of the sandbox as a mount that is attached nowhere.
-    pub tree: &'a dyn Fn(&Path, Depth) -> nix::Result<OwnedFd>,
+    /// Gives the sandbox's sources.
+    pub tree: &'a Tree,
 }
+
+/// Gives the directory or file at a path as a mount that is attached nowhere.
+pub type Tree = dyn Fn(&Path, Depth) -> nix::Result<OwnedFd>;
 
 /// Where the finished root is, below the staging directory.
 pub const ROOT: &str = "root";
