@@ -1,0 +1,126 @@
+//! From a workload as meant to what moat-init is to do: one function for both walls, so that
+//! neither can mean something else by the same spec.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+
+use moat_core::sandbox::{Lower, Mount, MountKind, Process, Rootfs, Sandbox, TerminalSize};
+use moat_core::spec::{
+    Bytes, Capability, DEFAULT_CAPABILITIES, GuestPath, Resolved, Security, Volume,
+};
+
+/// What a terminal is taken for when moat's own environment does not say.
+const DEFAULT_TERM: &str = "xterm";
+
+/// Describes the sandbox of a workload. `source` gives the path of the n-th volume as the process
+/// that mounts will see it.
+pub fn describe(
+    workload: &Resolved,
+    terminal: Option<TerminalSize>,
+    lowers: Vec<Lower>,
+    hidden: Vec<GuestPath>,
+    mut source: impl FnMut(usize, &Volume) -> PathBuf,
+) -> Sandbox {
+    // As the kernel sizes a tmpfs by default: what is written counts as memory.
+    let half = Bytes::new(workload.resources.memory.get() / 2);
+    let volumes = workload.volumes.iter().enumerate().map(|(index, volume)| Mount {
+        target: volume.target.clone(),
+        kind: MountKind::Bind { source: source(index, volume) },
+        read_only: volume.read_only,
+    });
+    let tmpfs = workload.tmpfs.iter().map(|tmpfs| Mount {
+        target: tmpfs.target.clone(),
+        kind: MountKind::Tmpfs { size: tmpfs.size.unwrap_or(half) },
+        read_only: false,
+    });
+    let mut mounts: Vec<Mount> = volumes.chain(tmpfs).collect();
+    // One below another's target comes after it, or it would be covered. The sort is stable.
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Sandbox {
+        hostname: workload.hostname.clone(),
+        root: Rootfs { lowers, hidden, upper: half, read_only: workload.read_only },
+        mounts,
+        reaper: workload.init,
+        resources: workload.resources,
+        process: process(workload, terminal),
+    }
+}
+
+fn process(workload: &Resolved, terminal: Option<TerminalSize>) -> Process {
+    Process {
+        argv: workload.argv.clone(),
+        env: environment(workload, terminal.is_some()),
+        working_dir: workload.working_dir.clone(),
+        user: workload.user.clone(),
+        terminal,
+        capabilities: capabilities(&workload.security),
+        no_new_privileges: workload.security.no_new_privileges,
+        rlimits: workload.rlimits.clone(),
+    }
+}
+
+/// The spec's, and what a program on a terminal must know of it.
+fn environment(workload: &Resolved, on_terminal: bool) -> BTreeMap<String, String> {
+    let mut all = workload.env.clone();
+    if on_terminal {
+        let term = || env::var("TERM").unwrap_or_else(|_| DEFAULT_TERM.to_owned());
+        all.entry("TERM".to_owned()).or_insert_with(term);
+    }
+    all
+}
+
+fn capabilities(security: &Security) -> Vec<Capability> {
+    let mut kept: Vec<Capability> =
+        DEFAULT_CAPABILITIES.iter().chain(&security.cap_add).copied().collect();
+    kept.retain(|capability| !security.cap_drop.contains(capability));
+    kept.sort_unstable();
+    kept.dedup();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moat_core::spec::Tmpfs;
+
+    fn workload() -> Resolved {
+        Resolved::for_command(vec!["true".to_owned()], "/src/app".into(), None).unwrap()
+    }
+
+    fn targets(sandbox: &Sandbox) -> Vec<&str> {
+        sandbox.mounts.iter().map(|mount| mount.target.as_str()).collect()
+    }
+
+    #[test]
+    fn a_mount_below_another_comes_after_it() {
+        let mut workload = workload();
+        workload.tmpfs.push(Tmpfs { target: "/src".parse().unwrap(), size: None });
+        let sandbox = describe(&workload, None, Vec::new(), Vec::new(), |index, _| {
+            format!("/v/{index}").into()
+        });
+        assert_eq!(targets(&sandbox), ["/src", "/src/app"]);
+        assert_eq!(sandbox.mounts[1].kind, MountKind::Bind { source: "/v/0".into() });
+    }
+
+    #[test]
+    fn what_is_dropped_stays_dropped() {
+        let mut workload = workload();
+        workload.security.cap_add = vec![Capability::SYS_ADMIN, Capability::CHOWN];
+        workload.security.cap_drop = vec![Capability::KILL, Capability::SYS_ADMIN];
+        let sandbox = describe(&workload, None, Vec::new(), Vec::new(), |_, _| PathBuf::new());
+        let kept = sandbox.process.capabilities;
+        assert_eq!(kept.len(), DEFAULT_CAPABILITIES.len() - 1);
+        assert!(!kept.contains(&Capability::KILL) && !kept.contains(&Capability::SYS_ADMIN));
+    }
+
+    #[test]
+    fn term_is_there_on_a_terminal_alone_and_the_spec_has_the_last_word() {
+        let mut workload = workload();
+        let term = |workload: &Resolved, on| environment(workload, on).get("TERM").cloned();
+        assert_eq!(term(&workload, false), None);
+        assert!(term(&workload, true).is_some());
+        workload.env.insert("TERM".to_owned(), "dumb".to_owned());
+        assert_eq!(term(&workload, true).as_deref(), Some("dumb"));
+    }
+}
