@@ -34,9 +34,6 @@ pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 /// `vm.vcpus`.
 pub const VCPUS: RangeInclusive<u8> = 1..=32;
 
-/// The most entries of `volumes` and of `tmpfs`.
-pub const MOUNT_LIMIT: usize = 256;
-
 /// The most bytes of one argument or environment entry with its NUL: `MAX_ARG_STRLEN` (execve(2)).
 pub const ARGUMENT_LIMIT: usize = 128 << 10;
 

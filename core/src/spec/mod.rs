@@ -17,7 +17,7 @@ pub mod written;
 
 pub use default::{
     ARGUMENT_LIMIT, ARGUMENTS_LIMIT, CPUS, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_STOP_SIGNAL,
-    DEFAULT_STOP_TIMEOUT, FILE_LIMIT, MEMORY, MOUNT_LIMIT, PIDS, VCPUS,
+    DEFAULT_STOP_TIMEOUT, FILE_LIMIT, MEMORY, PIDS, VCPUS,
 };
 pub use parse::{known_keys, parse};
 pub use problem::{Place, Problem, Problems};

@@ -112,7 +112,7 @@ impl Resolver<'_> {
             labels: written.labels.clone().unwrap_or_default(),
             env: self.environment(written),
             volumes: self.volumes(written),
-            tmpfs: written.tmpfs.clone().unwrap_or_default(),
+            tmpfs: written.tmpfs.iter().flatten().map(|tmpfs| tmpfs.value.clone()).collect(),
             read_only: written.read_only.unwrap_or(false),
             init: written.init.unwrap_or(true),
             tty: written.tty,

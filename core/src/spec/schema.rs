@@ -182,3 +182,43 @@ impl JsonSchema for Rlimits {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::str::FromStr;
+
+    use super::*;
+    use crate::spec::parse_duration;
+
+    /// Every example of the schema is a value; that is all that can be said of its pattern here.
+    #[test]
+    fn examples_are_values() {
+        fn check<T: FromStr<Err: Debug>>(examples: &[&str]) {
+            for example in examples {
+                assert!(example.parse::<T>().is_ok(), "{example}");
+            }
+        }
+        for (name, _, examples) in TEXTS {
+            match *name {
+                "Size" => check::<Bytes>(examples),
+                "Duration" => assert!(examples.iter().all(|text| parse_duration(text).is_ok())),
+                "Name" => check::<Name>(examples),
+                "Hostname" => check::<Hostname>(examples),
+                "KernelName" => check::<KernelName>(examples),
+                "GuestPath" => check::<GuestPath>(examples),
+                "HostPath" => check::<HostPath>(examples),
+                "User" => check::<User>(examples),
+                "Signal" => check::<Signal>(examples),
+                "Capability" => check::<CapabilitySet>(examples),
+                "Volume" => check::<WrittenVolume>(examples),
+                "Tmpfs" => check::<Tmpfs>(examples),
+                "Image" => check::<Image>(examples),
+                "Port" => check::<Port>(examples),
+                "Restart" => check::<Restart>(examples),
+                "Network" => check::<Network>(examples),
+                other => panic!("{other} has no check"),
+            }
+        }
+    }
+}

@@ -69,7 +69,7 @@ pub struct Workload {
     /// source without a slash is a named volume, which is not supported yet.
     pub volumes: Option<Vec<At<WrittenVolume>>>,
     /// Memory filesystems: "/tmp" or "/tmp:64MiB". Default size: half of resources.memory.
-    pub tmpfs: Option<Vec<Tmpfs>>,
+    pub tmpfs: Option<Vec<At<Tmpfs>>>,
     /// Whether its root can't be written. Default: false.
     pub read_only: Option<bool>,
     /// Whether moat's reaper is PID 1 and the command its child. Default: true.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::section::Section;
-use crate::spec::default::MOUNT_LIMIT;
 use crate::spec::written::Workload;
 use crate::spec::{GuestPath, Image, Restart, Trust, WrittenSource};
 
@@ -31,7 +30,7 @@ fn one_root(t: &mut Section<'_, '_, '_>, at: usize) {
             let help = "write one of image, rootfs, oci; image = \"host\" is this machine's own \
                 root, copy-on-write";
             let key = t.key.clone();
-            t.report.add_with_help(at, &key, "says nowhere where its root comes from", help);
+            t.report.add_with_help(at, &key, "no source of its root", help);
         }
         [(_, first), others @ ..] => {
             for (_, key) in others {
@@ -79,25 +78,16 @@ fn trust(t: &mut Section<'_, '_, '_>, written: &Workload) {
 
 /// Two mounts at one place would hide each other.
 fn mounts(t: &mut Section<'_, '_, '_>, written: &Workload) {
-    let mut taken: BTreeMap<&GuestPath, String> = BTreeMap::new();
-    let volumes = written.volumes.iter().flatten().map(|volume| &volume.value.target);
-    let tmpfs = written.tmpfs.iter().flatten().map(|tmpfs| &tmpfs.target);
-    let all = volumes
-        .enumerate()
-        .map(|entry| ("volumes", entry))
-        .chain(tmpfs.enumerate().map(|entry| ("tmpfs", entry)));
-    for (key, (index, target)) in all {
-        if index == MOUNT_LIMIT {
-            t.wrong(key, "too many entries", format!("at most {MOUNT_LIMIT}"));
-        }
-        let entry = format!("{key}[{index}]");
-        match taken.get(target) {
-            Some(other) => {
-                let message = format!("{entry} and {other} are both mounted at {target}");
-                t.wrong(key, message, "give each a place of its own");
-            }
-            None => drop(taken.insert(target, entry)),
-        }
+    let volumes = written.volumes.iter().flatten();
+    let volumes = volumes.map(|volume| (&volume.value.target, volume.place, &volume.key));
+    let tmpfs = written.tmpfs.iter().flatten();
+    let tmpfs = tmpfs.map(|tmpfs| (&tmpfs.value.target, tmpfs.place, &tmpfs.key));
+    let mut taken: BTreeMap<&GuestPath, &str> = BTreeMap::new();
+    for (target, place, key) in volumes.chain(tmpfs) {
+        let Some(other) = taken.insert(target, key) else { continue };
+        let other = other.strip_prefix(&t.key).unwrap_or(other).trim_start_matches('.');
+        let message = format!("{target} is taken by {other}");
+        t.report.add_at(place, key, message, "give each a place of its own".to_owned());
     }
 }
 

@@ -27,26 +27,13 @@ pub fn parse(text: impl AsRef<[u8]>, file: &str) -> Result<Spec, Problems> {
     let text = text_of(text.as_ref(), file)?;
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut report = Report::new(file, text);
-    let mut broken = false;
-    for error in errors {
-        let span = error.span().unwrap_or_default();
-        let message = match error.message() {
-            "duplicate key" => format!("duplicate key {}", Quoted(report.slice(span.clone()))),
-            message => {
-                broken = true;
-                message.to_owned()
-            }
-        };
-        report.add(span.start, "", message);
-    }
-    if broken {
-        // What comes after a syntax error is a guess: its problems may be none.
+    if syntax(&mut report, &errors) {
+        let workloads = document_of(&mut report, document.get_ref());
         report.finish()?;
-        return Err(Problem::new(file, "is not TOML").into());
+        return Ok(Spec { file: file.to_owned(), workloads });
     }
-    let workloads = document_of(&mut report, document.get_ref());
     report.finish()?;
-    Ok(Spec { file: file.to_owned(), workloads })
+    Err(Problem::new(file, "is not TOML").into())
 }
 
 /// Every key of the format, with its tables below the workload's: `resources.memory`. What the
@@ -76,16 +63,36 @@ fn text_of<'t>(bytes: &'t [u8], file: &str) -> Result<&'t str, Problems> {
     })
 }
 
+/// Reports what the TOML parser found; whether what was read can be relied on. After a syntax
+/// error it can't: what follows is a guess, and its problems may be none.
+fn syntax(report: &mut Report<'_>, errors: &[toml::de::Error]) -> bool {
+    let mut sound = true;
+    let mut lines = BTreeSet::new();
+    for error in errors {
+        let span = error.span().unwrap_or_default();
+        if error.message() == "duplicate key" {
+            let message = format!("duplicate key {}", Quoted(report.slice(span.clone())));
+            report.add_with_help(span.start, "", message, "a key or table can stand only once");
+            continue;
+        }
+        sound = false;
+        // The second error of a line is nearly always the first one's echo.
+        if lines.insert(report.line(span.start)) {
+            report.add(span.start, "", error.message());
+        }
+    }
+    sound
+}
+
 fn document_of(
     report: &mut Report<'_>,
     document: &DeTable<'_>,
 ) -> BTreeMap<Name, super::written::Workload> {
     let mut root = Section::new(report, String::new(), Some(document));
     let entries = root.entries("workload");
-    let empty = entries.as_ref().is_none_or(BTreeMap::is_empty);
-    let wrong_type = entries.is_none() && root.offset("workload").is_some();
     let report = root.finish();
-    if empty && !wrong_type {
+    let empty = || entries.as_ref().is_none_or(BTreeMap::is_empty);
+    if !report.has_problems() && empty() {
         report.add_with_help(0, "", "no [workload.NAME] table", EXAMPLE);
     }
     let entries = entries.unwrap_or_default();

@@ -11,17 +11,28 @@ pub(super) struct Report<'f> {
     text: &'f str,
     /// Byte offsets at which lines begin.
     lines: Vec<usize>,
+    /// How many characters begin before each [`BLOCK`] of bytes, so that a place in a line of a
+    /// megabyte costs no more than one in a short line.
+    characters: Vec<usize>,
     problems: Vec<Problem>,
     omitted: usize,
     /// Every key that was asked for, when someone wants to know.
     known: Option<BTreeSet<String>>,
 }
 
+/// Bytes of text to one entry of [`Report::characters`].
+const BLOCK: usize = 128;
+
 impl<'f> Report<'f> {
     pub(super) fn new(file: &'f str, text: &'f str) -> Self {
         let newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
         let lines = [0].into_iter().chain(newlines).collect();
-        Self { file, text, lines, problems: Vec::new(), omitted: 0, known: None }
+        let mut characters = vec![0];
+        for block in text.as_bytes().chunks(BLOCK) {
+            let before = characters.last().copied().unwrap_or_default();
+            characters.push(before + count_characters(block));
+        }
+        Self { file, text, lines, characters, problems: Vec::new(), omitted: 0, known: None }
     }
 
     /// A report that keeps the keys that are asked for.
@@ -43,12 +54,24 @@ impl<'f> Report<'f> {
         self.known.unwrap_or_default()
     }
 
+    /// The line of a byte of the file, the first is 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.partition_point(|start| *start <= offset)
+    }
+
     /// The place of a byte of the file.
     pub(super) fn place(&self, offset: usize) -> Place {
-        let line = self.lines.partition_point(|start| *start <= offset);
+        let line = self.line(offset);
         let start = line.checked_sub(1).and_then(|index| self.lines.get(index)).unwrap_or(&0);
-        let before = self.text.get(*start..offset).unwrap_or_default();
-        Place { line, column: before.chars().count() + 1 }
+        let column = self.characters_before(offset) - self.characters_before(*start) + 1;
+        Place { line, column }
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        let block = offset / BLOCK;
+        let rest = self.text.as_bytes().get(block * BLOCK..offset).unwrap_or_default();
+        self.characters.get(block).copied().unwrap_or_default() + count_characters(rest)
     }
 
     /// A slice of the file.
@@ -78,8 +101,13 @@ impl<'f> Report<'f> {
         self.push(self.place(offset), key, error.to_string(), error.help());
     }
 
+    /// Whether more problems are only counted; what costs time to say need not be found then.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= Problems::LIMIT
+    }
+
     fn push(&mut self, place: Place, key: &str, message: String, help: Option<String>) {
-        if self.problems.len() >= Problems::LIMIT {
+        if self.is_full() {
             self.omitted += 1;
             return;
         }
@@ -88,10 +116,19 @@ impl<'f> Report<'f> {
         self.problems.push(Problem { file, place, key, message, help });
     }
 
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     /// The problems, if there are any.
     pub(super) fn finish(self) -> Result<(), Problems> {
         Problems::from_list(self.problems, self.omitted)
     }
+}
+
+/// How many characters begin in a piece of UTF-8: all bytes but those that continue one.
+fn count_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// A key below a table, as one writes it: quoted where it is not bare.
@@ -119,6 +156,11 @@ mod tests {
         }
         assert_eq!(report.place(text.len()), Place { line: 4, column: 4 });
         assert_eq!(Report::new("f", "").place(0), Place { line: 1, column: 1 });
+        let long = format!("\n{}", "日".repeat(1000));
+        let report = Report::new("f", &long);
+        for column in [1, 42, 43, 44, 128, 129, 1000, 1001] {
+            assert_eq!(report.place(1 + (column - 1) * 3), Place { line: 2, column });
+        }
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(super) struct Section<'r, 'f, 'd> {
     asked: BTreeMap<&'static str, Option<usize>>,
 }
 
+/// The most entries of an array other than a command.
+const LIST_LIMIT: usize = 256;
+const LIST_HELP: &str = "at most 256";
+
 /// The entries of a table that has this key.
 fn entries<'d>(key: &str, table: &'d DeTable<'d>) -> BTreeMap<&'d str, Node<'d>> {
     let entry = |(name, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
@@ -124,16 +128,23 @@ impl<'r, 'f, 'd> Section<'r, 'f, 'd> {
         self.take(key)?.list(self.report, example)
     }
 
-    /// An array of values that are written as strings; `None` when it is missing or one of them
-    /// is wrong.
+    /// An array of no more entries than a person writes.
+    fn short_list(&mut self, key: &'static str, example: &str) -> Option<Vec<Node<'d>>> {
+        let nodes = self.list(key, &format!("[{example}]"))?;
+        if nodes.len() > LIST_LIMIT {
+            self.wrong(key, format!("{} entries are too many", nodes.len()), LIST_HELP);
+            return None;
+        }
+        Some(nodes)
+    }
+
+    /// An array of values that are written as strings, less those that are wrong.
     pub(super) fn parse_list<T>(&mut self, key: &'static str, example: &str) -> Option<Vec<T>>
     where
         T: FromStr<Err = ValueError>,
     {
-        let nodes = self.list(key, &format!("[{example}]"))?;
-        let values: Vec<_> =
-            nodes.into_iter().map(|node| node.parse(self.report, example)).collect();
-        values.into_iter().collect()
+        let nodes = self.short_list(key, example)?;
+        Some(nodes.iter().filter_map(|node| node.parse(self.report, example)).collect())
     }
 
     /// The same, each with its place.
@@ -145,10 +156,8 @@ impl<'r, 'f, 'd> Section<'r, 'f, 'd> {
     where
         T: FromStr<Err = ValueError>,
     {
-        let nodes = self.list(key, &format!("[{example}]"))?;
-        let values: Vec<_> =
-            nodes.into_iter().map(|node| node.parse_at(self.report, example)).collect();
-        values.into_iter().collect()
+        let nodes = self.short_list(key, example)?;
+        Some(nodes.iter().filter_map(|node| node.parse_at(self.report, example)).collect())
     }
 
     /// The entries of a table whose keys are the user's.
@@ -185,16 +194,8 @@ impl<'r, 'f, 'd> Section<'r, 'f, 'd> {
     /// What was not asked for is unknown. Gives the report back.
     pub(super) fn finish(self) -> &'r mut Report<'f> {
         for (name, node) in self.entries {
-            let near = nearest(name, self.asked.keys().copied());
-            let help = match near {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None if self.asked.is_empty() => "this table has no keys yet".to_owned(),
-                None if self.asked.len() <= 8 => {
-                    let known: Vec<&str> = self.asked.keys().copied().collect();
-                    format!("known are {}", known.join(", "))
-                }
-                None => "`moat schema` prints all keys".to_owned(),
-            };
+            let help =
+                if self.report.is_full() { String::new() } else { unknown_help(name, &self.asked) };
             self.report.add_with_help(node.key_at, &node.key, "unknown key", help);
         }
         self.report
@@ -272,6 +273,10 @@ impl<'d> Node<'d> {
     }
 
     pub(super) fn duration(&self, report: &mut Report<'_>) -> Option<Duration> {
+        if let Some(bare) = self.bare() {
+            let help = parse_duration(&bare).err().and_then(|error| error.help());
+            return self.expected(report, "a string such as \"10s\"", help);
+        }
         match parse_duration(self.string(report, "\"10s\"")?) {
             Ok(duration) => Some(duration),
             Err(error) => self.refuse(report, &error),
@@ -299,14 +304,7 @@ impl<'d> Node<'d> {
     /// The elements of an array.
     pub(super) fn list(&self, report: &mut Report<'_>, example: &str) -> Option<Vec<Node<'d>>> {
         let DeValue::Array(array) = self.value.get_ref() else {
-            let help = match self.text() {
-                Some(text) if text.len() <= 200 => {
-                    let words: Vec<String> =
-                        text.split_whitespace().map(|w| format!("{w:?}")).collect();
-                    Some(format!("write [{}]", words.join(", ")))
-                }
-                _ => None,
-            };
+            let help = self.text().filter(|text| text.len() <= 200).map(as_array);
             return self.expected(report, &format!("an array such as {example}"), help);
         };
         let node = |(index, value): (usize, &'d Spanned<DeValue<'d>>)| Node {
@@ -358,4 +356,25 @@ impl<'d> Node<'d> {
             DeValue::Array(_) => "an array".to_owned(),
         }
     }
+}
+
+/// What to write instead of an unknown key.
+fn unknown_help(name: &str, known: &BTreeMap<&'static str, Option<usize>>) -> String {
+    let known = || known.keys().copied();
+    match (nearest(name, known()), known().count()) {
+        (Some(near), _) => format!("did you mean \"{near}\"?"),
+        (None, 0) => "this table has no keys yet".to_owned(),
+        (None, 1..=8) => format!("known: {}", known().collect::<Vec<_>>().join(", ")),
+        (None, _) => "`moat schema` prints all keys".to_owned(),
+    }
+}
+
+/// A string as the array that was meant: its words, or a shell's command where it needs a shell.
+fn as_array(text: &str) -> String {
+    let shell = |c: char| "$|&;<>()*?[]{}~#'\"\\`=".contains(c) || c.is_control();
+    if text.contains(shell) {
+        return format!("write [\"sh\", \"-c\", {text:?}]");
+    }
+    let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+    format!("write [{}]", words.join(", "))
 }

@@ -40,7 +40,7 @@ pub(super) fn workload(
         env_file: t.parse_list_at("env_file", "\".env\""),
         ports: t.parse_list("ports", "\"8080:8080\""),
         volumes: t.parse_list_at("volumes", "\"./src:/app/src:ro\""),
-        tmpfs: t.parse_list("tmpfs", "\"/tmp:64MiB\""),
+        tmpfs: t.parse_list_at("tmpfs", "\"/tmp:64MiB\""),
         read_only: t.boolean("read_only"),
         init: t.boolean("init"),
         tty: t.boolean("tty"),
@@ -129,7 +129,7 @@ fn depends_on(
     let mut conditions = BTreeMap::new();
     for (name, node) in t.entries("depends_on")? {
         if !names.contains(name) {
-            let help = match nearest(name, names.iter().copied()) {
+            let help = match nearest(name, names.iter().copied().take(100)) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => "it must be in the same file".to_owned(),
             };
