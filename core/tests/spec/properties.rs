@@ -94,6 +94,21 @@ proptest! {
     }
 
     #[test]
+    fn lines_of_a_valid_spec_in_any_order(
+        picks in proptest::collection::vec((0..VALID.lines().count(), 0..4), 1..60),
+    ) {
+        let lines: Vec<&str> = VALID.lines().collect();
+        let line = |(index, kind): (usize, i32)| match (lines[index], kind) {
+            (header, 0) if header.starts_with('[') => format!("[{header}]\n"),
+            (header, 1) if header.starts_with('[') => {
+                format!("{} = 1\n", header.trim_matches(['[', ']']))
+            }
+            (line, _) => format!("{line}\n"),
+        };
+        survives(picks.into_iter().map(line).collect::<String>().as_bytes());
+    }
+
+    #[test]
     fn texts_read_back(text in "[A-Za-z0-9:/._~+@\\[\\]-]{0,24}") {
         reads_back::<Bytes>(&text);
         reads_back::<Cpus>(&text);
