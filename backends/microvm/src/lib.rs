@@ -1,6 +1,7 @@
 //! The micro-VM wall: moat's own VMM on KVM.
 
 pub mod acpi;
+pub mod backend;
 pub mod boot;
 pub mod devices;
 pub mod hv;

@@ -2,7 +2,7 @@
 //! is waited for.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use moat_core::diagnose::{Code, Fault};
@@ -12,13 +12,10 @@ use moat_core::wire::{FromGuest, Start, ToGuest, VERSION};
 use moat_core::workload::{Terminal, Workload};
 use moat_host::machine::random;
 use moat_host::terminal::Raw;
-use moat_init::watch::Watch;
-use nix::poll::PollFlags;
-use std::os::fd::AsFd;
 
 use super::record::Remains;
 use super::relay::{Relay, RelayError, Turn};
-use super::vmm::{Ending, Vmm};
+use super::vmm::{Ending, Vmm, VmmProcess};
 
 /// How long a guest may take from its kernel's first instruction to its agent's first word. In the
 /// software-emulated bed it takes several seconds.
@@ -32,19 +29,33 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A micro-VM of this process's own.
 pub(super) struct Instance {
-    vmm: Vmm,
+    process: VmmProcess,
     relay: Relay,
     remains: Remains,
     sandbox: Sandbox,
     exit: Option<Exit>,
     /// Our own terminal, raw while the workload has one.
     raw: Option<Raw>,
-    reaped: bool,
 }
 
 impl Instance {
-    pub(super) fn new(vmm: Vmm, relay: Relay, remains: Remains, sandbox: Sandbox) -> Self {
-        Self { vmm, relay, remains, sandbox, exit: None, raw: None, reaped: false }
+    /// Takes a VMM over; if that fails, it is ended and nothing remains.
+    pub(super) fn new(vmm: Vmm, remains: Remains, sandbox: Sandbox) -> Result<Self, Fault> {
+        match Relay::new(vmm.agent, vmm.console) {
+            Ok(relay) => Ok(Self {
+                process: vmm.process,
+                relay,
+                remains,
+                sandbox,
+                exit: None,
+                raw: None,
+            }),
+            Err(error) => {
+                drop(vmm.process);
+                let _ = remains.destroy();
+                Err(relay_fault(error))
+            }
+        }
     }
 
     fn wait_until_ready(&mut self) -> Result<(), Fault> {
@@ -86,14 +97,11 @@ impl Instance {
 
     /// What became of a guest that is gone without a word.
     fn lost(&mut self) -> Fault {
-        let deadline = Instant::now() + END_LIMIT;
-        let mut watch = Watch::default();
-        watch.add(Some(self.vmm.child.as_fd()), PollFlags::POLLIN);
-        let ended = watch.wait(Some(deadline)).unwrap_or(false);
-        self.end_vmm();
+        let ended = self.process.wait(END_LIMIT);
+        self.process.end();
         // The console's last words may have come after the agent's end.
-        let _ = self.relay.turn(None, Some(Instant::now()));
-        let ending = if ended { self.vmm.ending() } else { None };
+        self.relay.read_console();
+        let ending = if ended { self.process.ending() } else { None };
         let fault = match ending {
             Some(Ending::Reset) => microvm("the guest's kernel panicked or was reset"),
             Some(Ending::Off) => microvm("the guest switched itself off"),
@@ -111,16 +119,6 @@ impl Instance {
         match self.relay.console_tail() {
             Some(text) => fault.because(ConsoleTail(text)),
             None => fault.hint("the guest's console is empty: see `moat doctor`"),
-        }
-    }
-
-    /// Ends and reaps the VMM.
-    fn end_vmm(&mut self) {
-        if !self.reaped {
-            // Both fail only for a process that is gone already.
-            let _ = self.vmm.child.signal(Signal::KILL);
-            let _ = self.vmm.child.wait();
-            self.reaped = true;
         }
     }
 
@@ -146,8 +144,7 @@ impl Workload for Instance {
             self.raw = Some(raw);
         }
         self.relay.open_streams();
-        u32::try_from(self.vmm.child.pid().as_raw())
-            .map_err(|error| microvm("the VMM has no pid").because(error))
+        Ok(self.process.pid())
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
@@ -187,7 +184,7 @@ impl Workload for Instance {
 
     fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
         self.raw = None;
-        self.end_vmm();
+        self.process.end();
         self.remains.destroy()
     }
 

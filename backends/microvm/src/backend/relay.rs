@@ -263,7 +263,7 @@ impl Relay {
     }
 
     /// Reads what is there of the console, a bounded part of it at a time.
-    fn read_console(&mut self) {
+    pub(super) fn read_console(&mut self) {
         for _ in 0..4 {
             let Some(console) = &mut self.console else { return };
             match console.read(&mut self.buffer) {

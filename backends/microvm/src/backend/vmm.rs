@@ -16,13 +16,18 @@ use std::io::{self, LineWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use moat_core::diagnose::Missing;
+use moat_core::spec::Signal;
 use moat_core::wire::SHARE_TAG;
 use moat_init::cgroup::JoinFiles;
 use moat_init::sys::clone::{self, Child, Namespaces};
 use moat_init::sys::{descriptor, process};
+use moat_init::watch::Watch;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
 use nix::unistd::{Pid, getegid, geteuid, pipe2};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
@@ -84,12 +89,19 @@ pub(super) struct Parts {
 /// A VMM that runs.
 #[derive(Debug)]
 pub(super) struct Vmm {
-    pub(super) child: Child,
+    pub(super) process: VmmProcess,
     /// The agent channel's host end, which does not block.
     pub(super) agent: UnixStream,
     /// What the guest's console says; does not block.
     pub(super) console: File,
+}
+
+/// A VMM's process. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct VmmProcess {
+    child: Child,
     ending: UnixStream,
+    reaped: bool,
 }
 
 /// How a VMM's process ended, in its own words.
@@ -140,24 +152,39 @@ pub(super) fn launch(
         null: null.map_err(channel("/dev/null"))?,
     };
     let maps_ids = !may_mount();
+    let namespaces = namespaces(maps_ids);
+    let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
+        .map_err(LaunchError::Clone)?;
+    let process = VmmProcess { child, ending, reaped: false };
+    process.let_go(maps_ids)?;
+    Ok(Vmm { process, agent, console: console.into() })
+}
+
+/// What keeps this user from making a VMM's process.
+pub(super) fn probe() -> Option<Missing> {
+    let options = clone::Options { namespaces: namespaces(!may_mount()), cgroup: None };
+    match clone::spawn(options, || 0) {
+        Ok(child) => child.wait().err().map(cant_clone),
+        Err(errno) => Some(cant_clone(errno)),
+    }
+}
+
+fn cant_clone(errno: Errno) -> Missing {
+    Missing {
+        what: format!("a VMM's namespaces can't be made: {}", errno.desc()),
+        hint: "allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1 \
+               user.max_user_namespaces=10000`), or run moat as root"
+            .to_owned(),
+    }
+}
+
+fn namespaces(maps_ids: bool) -> Namespaces {
     let own = Namespaces::MOUNT
         | Namespaces::PID
         | Namespaces::NETWORK
         | Namespaces::IPC
         | Namespaces::UTS;
-    let namespaces = if maps_ids { own | Namespaces::USER } else { own };
-    let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
-        .map_err(LaunchError::Clone)?;
-    let vmm = Vmm { child, agent, console: console.into(), ending };
-    match vmm.let_go(maps_ids) {
-        Ok(()) => Ok(vmm),
-        Err(error) => {
-            // It has nothing yet that would need an end in order.
-            let _ = vmm.child.signal(moat_core::spec::Signal::KILL);
-            let _ = vmm.child.wait();
-            Err(error)
-        }
-    }
+    if maps_ids { own | Namespaces::USER } else { own }
 }
 
 /// Whether this process may mount by itself, without a user namespace in which it may.
@@ -165,7 +192,7 @@ fn may_mount() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
 }
 
-impl Vmm {
+impl VmmProcess {
     fn let_go(&self, maps_ids: bool) -> Result<(), LaunchError> {
         let mut ready = [0; 1];
         (&self.ending).read_exact(&mut ready).map_err(LaunchError::Gone)?;
@@ -175,12 +202,40 @@ impl Vmm {
         (&self.ending).write_all(&HANDSHAKE).map_err(LaunchError::Gone)
     }
 
-    /// Waits for the end and hears how it came; `None` when the VMM was killed or said nothing that
-    /// makes sense.
+    /// Its pid.
+    pub(super) fn pid(&self) -> u32 {
+        u32::try_from(self.child.pid().as_raw()).unwrap_or_default()
+    }
+
+    /// Waits until it has ended by itself; false when it has not within `limit`.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let mut watch = Watch::default();
+        watch.add(Some(self.child.as_fd()), PollFlags::POLLIN);
+        watch.wait(Some(Instant::now() + limit)).unwrap_or(false)
+    }
+
+    /// Ends and reaps it.
+    pub(super) fn end(&mut self) {
+        if !self.reaped {
+            // Both fail only for a process that is gone already.
+            let _ = self.child.signal(Signal::KILL);
+            let _ = self.child.wait();
+            self.reaped = true;
+        }
+    }
+
+    /// How it ended, in its own words; `None` when it was killed or said nothing that makes sense.
+    /// To be called once it has ended.
     pub(super) fn ending(&self) -> Option<Ending> {
         let mut text = String::new();
         (&self.ending).take(ENDING_LIMIT).read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
+    }
+}
+
+impl Drop for VmmProcess {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

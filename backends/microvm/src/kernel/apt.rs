@@ -59,7 +59,7 @@ fn parse(text: &str) -> Option<Package> {
             Some(("Version", version)) => version.clone_into(&mut package.version),
             Some(("Size", size)) => package.size = size.trim().parse().ok()?,
             Some(("Depends", list)) => {
-                package.depends = list.split(',').filter_map(first).collect()
+                package.depends = list.split(',').filter_map(first).collect();
             }
             _ => {}
         }

@@ -42,7 +42,7 @@ impl Store {
         let unpacked = draft.room().join("unpacked");
         fetch(&package, draft.room(), &unpacked, report)?;
         let kernel = kernel_in(&unpacked)
-            .ok_or_else(|| Error::PackageLacks { package: package.name, what: "boot/vmlinuz" })?;
+            .ok_or(Error::PackageLacks { package: package.name, what: "boot/vmlinuz" })?;
         let modules = modules_in(&unpacked);
         let what = Ingredients {
             name: &name,

@@ -83,7 +83,7 @@ mod tests {
         let replaced = import(&store, other).unwrap();
         assert_eq!(replaced.manifest().format, KernelFormat::BzImage);
         assert!(replaced.kernel_path().ends_with("bzImage"));
-        assert_eq!(store.list().unwrap(), [replaced.clone()]);
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&replaced));
         let named = import(&store, Import { name: Some("second"), ..what }).unwrap();
         assert_eq!(store.find("default").unwrap(), replaced);
         store.set_default("second").unwrap();

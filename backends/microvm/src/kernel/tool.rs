@@ -21,7 +21,8 @@ pub(super) fn name(command: &Command) -> String {
 /// # Errors
 /// When it can't be started or fails; then with the last that it wrote.
 pub(super) fn run(command: &mut Command, mut look: impl FnMut()) -> Result<(), Error> {
-    let failed = |source| Error::Run { program: name(command), source };
+    let program = name(command);
+    let failed = |source| Error::Run { program: program.clone(), source };
     let log = tempfile::tempfile().map_err(failed)?;
     let output = log.try_clone().map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
@@ -40,7 +41,8 @@ pub(super) fn run(command: &mut Command, mut look: impl FnMut()) -> Result<(), E
 
 /// Starts the program with its standard output as a pipe. Its errors go to the file returned.
 pub(super) fn start(command: &mut Command) -> Result<(Child, File), Error> {
-    let failed = |source| Error::Run { program: name(command), source };
+    let program = name(command);
+    let failed = |source| Error::Run { program: program.clone(), source };
     let log = tempfile::tempfile().map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
     let child = plain(command).stdout(Stdio::piped()).stderr(errors).spawn().map_err(failed)?;
