@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
 fn crates_use_only_what_the_arrows_allow() {
     let allowed: BTreeMap<_, BTreeSet<_>> =
         ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
-    let metadata = metadata();
+    let metadata = metadata().unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     assert_eq!(packages.len(), ARROWS.len(), "a crate came or went: draw its arrows here");
     for package in packages {
@@ -37,18 +37,17 @@ fn crates_use_only_what_the_arrows_allow() {
 
 #[test]
 fn no_cargo_feature_selects_a_backend() {
-    for package in metadata()["packages"].as_array().unwrap() {
+    for package in metadata().unwrap()["packages"].as_array().unwrap() {
         let features = package["features"].as_object().unwrap();
         assert!(features.is_empty(), "{} has Cargo features: {features:?}", package["name"]);
     }
 }
 
-fn metadata() -> serde_json::Value {
+fn metadata() -> anyhow::Result<serde_json::Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }

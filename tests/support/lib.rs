@@ -3,5 +3,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod host;
+pub mod live;
 pub mod moat;
+pub mod remains;
 pub mod rootfs;
+pub mod seen;
+pub mod skip;
+pub mod terminal;
+pub mod workspace;

@@ -2,14 +2,15 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{self, PipeReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
+
+use crate::live::Live;
+use crate::seen::Seen;
 
 /// How long one run may take; generous, since micro-VMs may run in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
@@ -33,19 +34,20 @@ pub fn executable() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Moat {
     command: Command,
-    stdin: Vec<u8>,
+    stdin: Input,
+    merged: bool,
     timeout: Duration,
 }
 
-/// What a run showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Exit status as a shell gives it.
-    pub status: i32,
-    /// All of stdout.
-    pub stdout: Vec<u8>,
-    /// All of stderr.
-    pub stderr: Vec<u8>,
+/// What moat's stdin is.
+#[derive(Debug)]
+enum Input {
+    /// A pipe that holds these bytes and then ends.
+    Bytes(Vec<u8>),
+    /// A pipe that the test writes to while moat runs.
+    Open,
+    /// Something else.
+    Is(Stdio),
 }
 
 impl Moat {
@@ -54,11 +56,42 @@ impl Moat {
     /// # Errors
     /// When moat is not built.
     pub fn new<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Self> {
-        let mut command = Command::new(executable()?);
+        Self::through(&[], args)
+    }
+
+    /// moat with these arguments, started by a command that runs what follows it: `unshare -m`.
+    ///
+    /// # Errors
+    /// When moat is not built.
+    pub fn through<S: AsRef<OsStr>>(
+        starter: &[&str],
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let moat = executable()?;
+        let command = match starter {
+            [] => Command::new(moat),
+            [program, first @ ..] => {
+                let mut command = Command::new(program);
+                command.args(first).arg(moat);
+                command
+            }
+        };
+        Ok(Self::from_command(command, args))
+    }
+
+    /// Another command, which runs moat in the end.
+    pub fn program<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
+        Self::from_command(Command::new(program), args)
+    }
+
+    fn from_command<S: AsRef<OsStr>>(
+        mut command: Command,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
         command.args(args);
         // What the tests' caller logs or traces is no part of what moat says.
         command.env_remove("MOAT_LOG").env_remove("RUST_BACKTRACE");
-        Ok(Self { command, stdin: Vec::new(), timeout: TIMEOUT })
+        Self { command, stdin: Input::Bytes(Vec::new()), merged: false, timeout: TIMEOUT }
     }
 
     /// In this directory.
@@ -75,146 +108,89 @@ impl Moat {
         self
     }
 
-    /// With these bytes as stdin, which then ends.
+    /// With this further argument.
     #[must_use]
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = bytes.into();
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
         self
     }
 
-    /// The command, to change further.
-    pub fn command(&mut self) -> &mut Command {
-        &mut self.command
+    /// With these bytes as stdin, which then ends.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Input::Bytes(bytes.into());
+        self
     }
 
-    /// Starts it with pipes, for tests that act while it runs.
+    /// With a stdin that stays open until [`Live::close_stdin`].
+    #[must_use]
+    pub fn stdin_open(mut self) -> Self {
+        self.stdin = Input::Open;
+        self
+    }
+
+    /// With a stdin that is something else than a pipe.
+    #[must_use]
+    pub fn stdin_is(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = Input::Is(stdin.into());
+        self
+    }
+
+    /// With stdout and stderr in one pipe; what comes is seen as stdout.
+    #[must_use]
+    pub fn merged(mut self) -> Self {
+        self.merged = true;
+        self
+    }
+
+    /// With another limit for how long it may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The command itself, for tests that hold its descriptors in their own hands.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
+    /// Starts it, for tests that act while it runs.
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn spawn(mut self) -> Result<Child> {
-        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.command.spawn().context("moat can't be started")
+    pub fn start(mut self) -> Result<Live> {
+        let (stdin, bytes) = match self.stdin {
+            Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+            Input::Open => (Stdio::piped(), None),
+            Input::Is(stdin) => (stdin, None),
+        };
+        let (stdout, out) = io::pipe()?;
+        let (stderr, err): (PipeReader, Stdio) = if self.merged {
+            (io::pipe()?.0, out.try_clone()?.into())
+        } else {
+            let (stderr, err) = io::pipe()?;
+            (stderr, err.into())
+        };
+        self.command.stdin(stdin).stdout(out).stderr(err);
+        let child = self.command.spawn().context("moat can't be started")?;
+        Ok(Live::new(child, stdout, stderr, bytes, self.timeout))
     }
 
     /// Runs it to its end.
     ///
     /// # Errors
     /// When it can't be started, or does not end in time (it is killed then).
-    pub fn run(mut self) -> Result<Seen> {
-        let stdin = std::mem::take(&mut self.stdin);
-        let timeout = self.timeout;
-        let mut child = self.spawn()?;
-        if let Some(mut pipe) = child.stdin.take() {
-            // A workload that does not read its stdin to the end breaks the pipe; that is its right.
-            thread::spawn(move || pipe.write_all(&stdin));
-        }
-        finish(child, timeout)
+    pub fn run(self) -> Result<Seen> {
+        self.start()?.finish()
     }
 }
 
-/// Collects what a started moat shows until its end.
-///
-/// # Errors
-/// When it does not end within `timeout`; it is killed then.
-pub fn finish(mut child: Child, timeout: Duration) -> Result<Seen> {
-    let stdout = drain(child.stdout.take());
-    let stderr = drain(child.stderr.take());
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if start.elapsed() > timeout {
-            child.kill()?;
-            child.wait()?;
-            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-            let (out, err) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-            bail!("moat did not end in {timeout:?}\nstdout: {}\nstderr: {}", text(out), text(err));
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
-    let status = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
-    let joined = |bytes: thread::JoinHandle<Vec<u8>>| bytes.join().unwrap_or_default();
-    Ok(Seen { status, stdout: joined(stdout), stderr: joined(stderr) })
-}
-
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What came before an error is what the test is shown.
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        bytes
-    })
-}
-
-impl From<Output> for Seen {
-    fn from(output: Output) -> Self {
-        let status = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
-        Self { status: status.unwrap_or(-1), stdout: output.stdout, stderr: output.stderr }
-    }
-}
-
-impl Seen {
-    /// stdout as text.
-    pub fn out(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    /// stderr as text.
-    pub fn err(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
-    }
-
-    /// Checks the exit status.
-    ///
-    /// # Errors
-    /// When it is another; all that was seen is in the message.
-    pub fn status(&self, expected: i32) -> Result<&Self> {
-        ensure!(self.status == expected, "status is not {expected}\n{}", self.shown());
-        Ok(self)
-    }
-
-    /// Checks all of stdout.
-    ///
-    /// # Errors
-    /// When it is other than expected.
-    pub fn stdout(&self, expected: &str) -> Result<&Self> {
-        ensure!(self.out() == expected, "stdout is not {expected:?}\n{}", self.shown());
-        Ok(self)
-    }
-
-    /// Checks all of stderr but moat's own isolation line.
-    ///
-    /// # Errors
-    /// When it is other than expected.
-    pub fn stderr(&self, expected: &str) -> Result<&Self> {
-        ensure!(self.workload_stderr() == expected, "stderr is not {expected:?}\n{}", self.shown());
-        Ok(self)
-    }
-
-    /// Checks that stderr has this somewhere.
-    ///
-    /// # Errors
-    /// When it has not.
-    pub fn stderr_has(&self, part: &str) -> Result<&Self> {
-        ensure!(self.err().contains(part), "stderr lacks {part:?}\n{}", self.shown());
-        Ok(self)
-    }
-
-    /// stderr without moat's own isolation line.
-    pub fn workload_stderr(&self) -> String {
-        let text = self.err();
-        text.split_inclusive('\n').filter(|line| !line.starts_with("isolation: ")).collect()
-    }
-
-    /// Everything, shortened for a message.
-    pub fn shown(&self) -> String {
-        let short = |text: String| match text.char_indices().nth(4000) {
-            Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
-            None => text,
-        };
-        format!("status: {}\nstdout: {}\nstderr: {}", self.status, short(self.out()), short(self.err()))
+/// All that comes, up to the end.
+pub(crate) fn read_on(mut from: impl Read, mut each: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; 64 << 10];
+    // What came before an error is what the test is shown.
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        each(&buffer[..read]);
     }
 }

@@ -20,7 +20,8 @@ pub fn busybox(dir: &Path) -> Result<()> {
         fs::create_dir_all(dir.join(sub))?;
     }
     let target = dir.join("bin/busybox");
-    fs::copy(BUSYBOX, &target).context("busybox-static is not installed: run `cargo xtask setup`")?;
+    fs::copy(BUSYBOX, &target)
+        .context("busybox-static is not installed: run `cargo xtask setup`")?;
     let list = Command::new(BUSYBOX).arg("--list").output()?;
     ensure!(list.status.success(), "busybox --list failed");
     for applet in String::from_utf8(list.stdout)?.lines().filter(|applet| *applet != "busybox") {
@@ -30,10 +31,14 @@ pub fn busybox(dir: &Path) -> Result<()> {
         dir.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     )?;
-    fs::write(dir.join("etc/group"), "root:x:0:\napp:x:1000:\nextra:x:2000:app\nnogroup:x:65534:\n")?;
+    fs::write(
+        dir.join("etc/group"),
+        "root:x:0:\napp:x:1000:\nextra:x:2000:app\nnogroup:x:65534:\n",
+    )?;
     fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     // tempfile makes directories private; a root is for all its users.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    std::os::unix::fs::chown(dir.join("home/app"), Some(1000), Some(1000)).context("chown home/app")?;
+    std::os::unix::fs::chown(dir.join("home/app"), Some(1000), Some(1000))
+        .context("chown home/app")?;
     Ok(())
 }

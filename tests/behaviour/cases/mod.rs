@@ -1,25 +1,136 @@
 //! One file for each behaviour.
 
+mod arguments;
+mod background;
+mod bad_kernel;
+mod capabilities;
+mod command_missing;
+mod descriptors;
+mod devices;
+mod env_file;
+mod environment;
 mod exit_status;
+mod file_owners;
+mod host_root;
+mod host_secrets;
+mod hostname;
+mod killed_by_signal;
+mod killed_moat;
+mod large_environment;
+mod large_stdin;
+mod large_stdout;
+mod memory_limit;
+mod network;
+mod no_overlay;
+mod not_executable;
+mod pids_limit;
+mod proc_and_sys;
+mod processes;
+mod processors;
+mod read_only;
+mod reader_leaves;
+mod rlimits;
+mod seccomp;
+mod signals_passed_on;
+mod stdin_ends;
+mod stop_timeout;
+mod stops_in_time;
+mod streams_apart;
+mod streams_in_order;
+mod temporary_files;
+mod terminal;
+mod terminal_signals;
+mod tmpfs;
+mod two_at_once;
+mod user;
+mod volumes;
+mod volumes_read_only;
+mod without_reaper;
+mod working_dir;
+mod writes_stay_inside;
 
 use anyhow::Result;
-use moat_tests::moat::Seen;
+use moat_tests::seen::Seen;
 
 use crate::wall::Wall;
 
-/// A behaviour: runs things behind a wall, checks them, and gives what it saw for comparison.
-pub struct Case {
+/// A behaviour.
+pub(crate) struct Case {
     /// The file's name.
-    pub name: &'static str,
-    /// The case.
-    pub run: fn(Wall) -> Result<Vec<Seen>>,
+    pub(crate) name: &'static str,
+    /// Runs things behind a wall, checks them, and gives what it saw for comparison.
+    pub(crate) run: fn(Wall) -> Result<Vec<Seen>>,
+    /// The walls that have it.
+    pub(crate) walls: &'static [Wall],
 }
 
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(on $walls:expr)?),* $(,)?) => {
         /// Every case.
-        pub const ALL: &[Case] = &[$(Case { name: stringify!($name), run: $name::case }),*];
+        pub(crate) const ALL: &[Case] = &[$(Case {
+            name: stringify!($name),
+            run: $name::case,
+            walls: walls!($($walls)?),
+        }),*];
     };
 }
 
-cases![exit_status];
+macro_rules! walls {
+    () => {
+        &Wall::ALL
+    };
+    ($walls:expr) => {
+        &$walls
+    };
+}
+
+cases![
+    arguments,
+    background,
+    bad_kernel on [Wall::Vm],
+    capabilities,
+    command_missing,
+    descriptors,
+    devices,
+    env_file,
+    environment,
+    exit_status,
+    file_owners,
+    host_root,
+    host_secrets,
+    hostname,
+    killed_by_signal,
+    killed_moat,
+    large_environment,
+    large_stdin,
+    large_stdout,
+    memory_limit,
+    network,
+    no_overlay on [Wall::Container],
+    not_executable,
+    pids_limit,
+    proc_and_sys,
+    processes,
+    processors,
+    read_only,
+    reader_leaves,
+    rlimits,
+    seccomp,
+    signals_passed_on,
+    stdin_ends,
+    stop_timeout,
+    stops_in_time,
+    streams_apart,
+    streams_in_order,
+    temporary_files,
+    terminal,
+    terminal_signals,
+    tmpfs,
+    two_at_once,
+    user,
+    volumes,
+    volumes_read_only,
+    without_reaper,
+    working_dir,
+    writes_stay_inside,
+];

@@ -1,0 +1,17 @@
+//! Whole commands: what the user sees when all is well and when it is not.
+
+mod bad_kernel;
+mod bad_root;
+mod bad_spec;
+mod bad_usage;
+mod doctor;
+mod dry_run;
+mod explain;
+mod floors;
+mod full_disk;
+mod json;
+mod plain_user;
+mod run;
+mod schema;
+mod starters;
+mod unavailable;

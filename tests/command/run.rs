@@ -1,0 +1,114 @@
+//! `moat run`, where all is well.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use moat_tests::moat::Moat;
+use moat_tests::remains::Watched;
+use moat_tests::workspace::Workspace;
+
+const CONTAINER: Option<&str> = Some("container");
+
+#[test]
+fn a_spec_says_how_it_is_isolated_and_why() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.spec("command = [\"echo\", \"hello\"]")?;
+    let seen = space.verb(&["run"])?.run()?;
+    seen.status(0)?.stdout("hello\n")?;
+    ensure!(
+        seen.err() == "isolation: container (rule trusted-prefers-container)\n",
+        "{}",
+        seen.shown()
+    );
+    let quiet = space.verb(&["run", "moat.toml", "--quiet"])?.run()?;
+    quiet.status(0)?.stdout("hello\n")?;
+    ensure!(quiet.stderr.is_empty(), "{}", quiet.shown());
+    Ok(())
+}
+
+#[test]
+fn a_command_without_a_spec_has_this_directory() -> Result<()> {
+    let here = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    fs::write(here.path().join("given"), "given\n")?;
+    let args = ["run", "--isolation", "container", "--", "sh", "-c"];
+    let script = "cat given; echo made > made; echo no > /etc/moat-case-probe; pwd";
+    let seen = Moat::new(args.into_iter().chain([script]))?.dir(here.path()).run()?;
+    seen.status(0)?.stdout_has("given\n")?;
+    ensure!(fs::read_to_string(here.path().join("made"))? == "made\n", "it was not made here");
+    ensure!(!fs::exists("/etc/moat-case-probe")?, "the host's root was written to");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_of_a_run() -> Result<()> {
+    let space = Workspace::new(CONTAINER)?;
+    let watched = Watched::new(&space)?;
+    space.spec(&watched.spec_line())?;
+    let mut live =
+        watched.watch(space.moat(&["sh", "-c", "echo ready; read x"])?.stdin_open()).start()?;
+    live.wait_for("ready\n")?;
+    let instances = watched.instances();
+    ensure!(instances.len() == 1, "it has no state while it runs: {instances:?}");
+    ensure!(watched.processes().len() >= 2, "its processes are not known by their mark");
+    live.write(b"\n")?;
+    live.finish()?.status(0)?;
+    watched.nothing(&space, &instances)?;
+    // Of a run that could not start as little.
+    let seen = watched.watch(space.moat(&["nosuch"])?).run()?;
+    seen.refused(127, "not-found")?;
+    watched.nothing(&space, &[])
+}
+
+#[test]
+fn one_of_several_workloads_must_be_named() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.whole_spec(
+        "[workload.one]\nrootfs = \"root\"\ncommand = [\"echo\", \"1\"]\n\
+         [workload.two]\nrootfs = \"root\"\ncommand = [\"echo\", \"2\"]\n",
+    )?;
+    let seen = space.verb(&["run", "moat.toml"])?.run()?;
+    seen.refused(2, "usage")?.stderr_has("one, two")?;
+    space.verb(&["run", "moat.toml", "two"])?.run()?.status(0)?.stdout("2\n")?;
+    let seen = space.verb(&["run", "moat.toml", "three"])?.run()?;
+    seen.refused(2, "usage")?.stderr_has("\"three\"")?.stderr_has("one, two")?;
+    Ok(())
+}
+
+#[test]
+fn results_go_to_a_reader_that_leaves() -> Result<()> {
+    use std::process::Stdio;
+    let mut command = Moat::new(["schema"])?.into_command();
+    let (read, write) = std::io::pipe()?;
+    drop(read);
+    command.stdout(write).stderr(Stdio::piped()).stdin(Stdio::null());
+    let output = command.spawn()?.wait_with_output()?;
+    ensure!(output.status.code() == Some(0), "{output:?}");
+    ensure!(output.stderr.is_empty(), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn a_result_that_can_not_be_written_is_an_error() -> Result<()> {
+    use std::process::Stdio;
+    let mut command = Moat::new(["schema"])?.into_command();
+    command.stdout(fs::File::create("/dev/full")?).stderr(Stdio::piped()).stdin(Stdio::null());
+    let output = command.spawn()?.wait_with_output()?;
+    ensure!(output.status.code() == Some(125), "{output:?}");
+    let err = String::from_utf8_lossy(&output.stderr);
+    ensure!(err.starts_with("error[state]: stdout can't be written"), "{err}");
+    Ok(())
+}
+
+#[test]
+fn a_closed_stdout_harms_nobody() -> Result<()> {
+    let space = Workspace::new(CONTAINER)?;
+    space.write("data/kept", "kept\n")?;
+    space.spec("volumes = [\"./data:/data\"]")?;
+    // The next file that is opened has the number of the one that is closed.
+    let closed = ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"];
+    let args = space.run_args(&["sh", "-c", "echo lost; echo lost >&2; cat /data/kept; exit 3"]);
+    let seen = space.through(&closed, &args)?.run()?;
+    ensure!(seen.stdout.is_empty() && seen.stderr.is_empty(), "{}", seen.shown());
+    ensure!(space.read("data/kept")? == "kept\n", "something was written to another's file");
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Tests that can't be run here say why. `cargo xtask test` counts the lines.
+
+use std::any;
+use std::io::{self, Write};
+
+/// Says why the test around it is not run, and ends it.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        fn here() {}
+        $crate::skip::tell($crate::skip::test_of(&here), &format!($($reason)*));
+        return Ok(Default::default());
+    }};
+}
+
+/// Says why a test is not run. Past the test harness, which would capture it.
+pub fn tell(test: &str, reason: &str) {
+    let line = format!("skipped: {test}: {}\n", reason.replace('\n', " "));
+    // Whoever would have read it is gone.
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// The path of the function in which a function `here` is defined, joined by dots, since a colon
+/// ends the name in what [`tell`] writes.
+pub fn test_of<T>(here: &T) -> &'static str {
+    let path = any::type_name_of_val(here).trim_end_matches("::here");
+    path.rsplit("::").next().unwrap_or(path)
+}
