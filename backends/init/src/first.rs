@@ -38,7 +38,7 @@ pub struct Surroundings {
     /// Who builds the root.
     pub root: RootIs,
     /// Gives the sandbox's sources where that takes more than copying the mount there is.
-    pub tree: Option<Box<Tree>>,
+    pub tree: Option<Box<Tree<'static>>>,
     /// How it comes into the cgroup that holds its limits.
     pub cgroup: Cgroup,
 }

@@ -73,6 +73,20 @@ impl Layer {
         }
     }
 
+    /// Whether the lower has a symlink at `path`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn is_link(&mut self, path: &str) -> nix::Result<bool> {
+        let Some((parent, name)) = split(path) else { return Ok(false) };
+        let Some(pair) = self.directory(parent)? else { return Ok(false) };
+        match fstatat(&*pair.lower, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(found.st_mode & libc::S_IFMT == libc::S_IFLNK),
+            Err(Errno::ENOENT | Errno::EACCES) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// The layer's directory `path`, made with the attributes of the lower's; `None` when the
     /// lower has no directory there, or a symlink on the way.
     ///

@@ -49,17 +49,18 @@ pub struct Builder<'a> {
     /// The workload's user 0 as the builder sees it.
     pub owner: Owner,
     /// Gives the sandbox's sources.
-    pub tree: &'a Tree,
+    pub tree: &'a Tree<'a>,
 }
 
 /// Gives the directory or file at a path as a mount that is attached nowhere.
-pub type Tree = dyn Fn(&Path, Depth) -> nix::Result<OwnedFd>;
+pub type Tree<'t> = dyn Fn(&Path, Depth) -> nix::Result<OwnedFd> + 't;
 
 /// Where the finished root is, below the staging directory.
 pub const ROOT: &str = "root";
 
 /// Directories that exist for every workload, empty ones where the host's are hidden: path, mode.
-const EMPTIED: [(&str, u32); 3] = [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
+const EMPTIED: [(&str, u32); 4] =
+    [("/run", 0o755), ("/var/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
 
 /// The most that is read of the root's own /etc/hosts, in bytes.
 const HOSTS_LIMIT: u64 = 64 << 10;
@@ -197,6 +198,11 @@ impl Builder<'_> {
                 Some(layer) => layer,
                 none => none.insert(Layer::new(staging, name, tree).step(step)?),
             };
+            let emptied = EMPTIED.iter().any(|(emptied, _)| *emptied == path);
+            // A link such as /var/run shows nothing by itself, and programs go by it.
+            if emptied && layer.is_link(below).step(step)? {
+                continue;
+            }
             if layer.hide(below).step(step)? {
                 hidden.push(path);
             }

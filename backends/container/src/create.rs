@@ -1,0 +1,266 @@
+//! From a plan to a container that waits for its start.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::{MountKind, Sandbox, StartError};
+use moat_core::spec::Signal;
+use moat_host::process::ProcessId;
+use moat_init::cgroup::{self, Cgroup};
+use moat_init::control::{self, First, Monitor, Report};
+use moat_init::first::{self, Ids, RootIs, Surroundings, Wiring};
+use moat_init::limits::raise_hard;
+use moat_init::rootfs::{Builder, Tree, UserNamespace};
+use moat_init::sys::clone::{self, Child, Namespaces};
+use moat_init::sys::mount::{self, Depth};
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::{Uid, fchown};
+
+use crate::aside;
+use crate::fault::{self, fault};
+use crate::mapping::{self, Mapping};
+use crate::plan::ContainerPlan;
+use crate::record::Record;
+use crate::running::Running;
+use crate::skeleton::Skeleton;
+
+/// `PIPEFS_MAGIC` of linux/magic.h.
+const PIPEFS: FsType = FsType(0x5049_5045);
+
+/// Makes the container. When a step fails, all that was made is removed again.
+pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> {
+    if let Err(unusable) = &plan.cgroup {
+        tracing::warn!(hint = unusable.hint, "limits are not enforced: {unusable}");
+    }
+    let hierarchy = plan.cgroup.as_ref().ok();
+    let mut record =
+        Record { process: None, cgroup: hierarchy.cloned(), mapping: plan.mapping.clone() };
+    let cgroup = hierarchy
+        .map(|hierarchy| {
+            Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.resources)
+        })
+        .transpose()
+        .map_err(|error| {
+            Fault::new(Code::Container, "can't make the cgroup that holds the limits")
+                .because(error)
+                .hint("`moat doctor` tells where cgroups can be made")
+        })?;
+    let mut making = Making { cgroup, child: None };
+    let made = making.make(&plan, dir, &mut record);
+    let (monitor, terminal) = match made {
+        Ok(made) => made,
+        Err(fault) => {
+            making.undo();
+            return Err(fault);
+        }
+    };
+    let Making { cgroup, child } = making;
+    let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
+    Ok(Running::new(child, monitor, terminal, cgroup, plan.sandbox.reaper))
+}
+
+/// What was made so far.
+struct Making {
+    cgroup: Option<Cgroup>,
+    child: Option<Child>,
+}
+
+impl Making {
+    fn make(
+        &mut self,
+        plan: &ContainerPlan,
+        dir: &Path,
+        record: &mut Record,
+    ) -> Result<(Monitor, Option<OwnedFd>), Fault> {
+        let (monitor, first) =
+            control::pair().map_err(|errno| fault("can't make a socket", errno))?;
+        let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), first)?);
+        let pid = u32::try_from(child.pid().as_raw()).unwrap_or_default();
+        record.process = ProcessId::of(pid);
+        record.write(dir)?;
+        give_ids(plan, child)?;
+        if !matches!(plan.mapping, Mapping::Single { .. }) {
+            build_root(plan, dir, child).map_err(fault::start)?;
+        }
+        let gone = |errno| fault("the container's first process is gone", errno);
+        monitor.proceed().map_err(gone)?;
+        match monitor.receive().map_err(gone)? {
+            Some(Report::Ready { terminal }) => Ok((monitor, terminal)),
+            Some(Report::Failed(error)) => Err(fault::start(error)),
+            Some(Report::Started | Report::Exited(_)) | None => Err(self.lost()),
+        }
+    }
+
+    /// What to say of a first process that ended without a word.
+    fn lost(&self) -> Fault {
+        let oom = self.cgroup.as_ref().is_some_and(|group| group.oom_kills().is_ok_and(|n| n > 0));
+        let fault = Fault::new(Code::Container, "the container's first process was killed");
+        if oom {
+            fault.hint("raise `resources.memory`: it was used up by the set-up")
+        } else {
+            fault
+        }
+    }
+
+    fn undo(self) {
+        if let Some(child) = &self.child {
+            // Both fail only when it has ended and was reaped.
+            let _ = child.signal(Signal::KILL);
+            let _ = child.wait();
+        }
+        if let Some(Err(error)) = self.cgroup.map(Cgroup::remove) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Forks the first process into its namespaces.
+fn spawn(
+    plan: &ContainerPlan,
+    dir: &Path,
+    cgroup: Option<&Cgroup>,
+    control: First,
+) -> Result<Child, Fault> {
+    let stdio = stdio().map_err(|error| {
+        Fault::new(Code::Container, "can't take over stdin, stdout and stderr").because(error)
+    })?;
+    let root_builds = !matches!(plan.mapping, Mapping::Single { .. });
+    if root_builds {
+        own_pipes(&stdio, plan.mapping.owner().uid);
+    }
+    let surroundings = Surroundings {
+        staging: dir.to_owned(),
+        user_namespace: UserNamespace::Own,
+        ids: if root_builds { Ids::All } else { Ids::One },
+        root: if root_builds { RootIs::Built } else { RootIs::ToBuild },
+        tree: plan.skeleton.clone().map(skeleton_tree),
+        cgroup: match cgroup {
+            None => first::Cgroup::None,
+            Some(group) if group.dir().is_some() => first::Cgroup::BornIn,
+            Some(group) => first::Cgroup::Join(group.join_files().map_err(unjoinable)?),
+        },
+    };
+    let namespaces = Namespaces::USER
+        | Namespaces::MOUNT
+        | Namespaces::PID
+        | Namespaces::IPC
+        | Namespaces::UTS
+        | Namespaces::NETWORK;
+    let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };
+    let wiring = Wiring { control, stdio };
+    clone::spawn(options, || first::run(&plan.sandbox, &surroundings, wiring))
+        .map_err(fault::namespaces)
+}
+
+fn unjoinable(error: cgroup::Error) -> Fault {
+    Fault::new(Code::Container, "can't join the cgroup that holds the limits").because(error)
+}
+
+fn stdio() -> std::io::Result<[OwnedFd; 3]> {
+    use std::io::{stderr, stdin, stdout};
+    Ok([
+        stdin().as_fd().try_clone_to_owned()?,
+        stdout().as_fd().try_clone_to_owned()?,
+        stderr().as_fd().try_clone_to_owned()?,
+    ])
+}
+
+/// Gives pipes among them to the container's user 0, who may then give them to the workload's
+/// user: a program that opens /dev/stdout must be allowed to.
+fn own_pipes(stdio: &[OwnedFd; 3], owner: u32) {
+    for fd in stdio {
+        if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS) {
+            // A convenience: where it is refused, only opening it again is.
+            let _ = fchown(fd.as_fd(), Some(Uid::from_raw(owner)), None);
+        }
+    }
+}
+
+fn skeleton_tree(skeleton: Skeleton) -> Box<Tree<'static>> {
+    Box::new(move |path, depth| {
+        if path == Path::new("/") && depth == Depth::One {
+            skeleton.make()
+        } else {
+            mount::clone_path(path, depth)
+        }
+    })
+}
+
+/// Gives the new user namespace its ids, and the process the right to the limits it asks for.
+fn give_ids(plan: &ContainerPlan, child: &Child) -> Result<(), Fault> {
+    let map = plan.mapping.map();
+    let given = match plan.mapping {
+        Mapping::Single { .. } => map.give_own_to(child.pid()),
+        Mapping::Mapped { .. } | Mapping::Identity { .. } => {
+            raise_hard(child.pid(), &plan.sandbox.process.rlimits)
+                .map_err(|errno| fault("can't raise the container's resource limits", errno))?;
+            map.give_to(child.pid())
+        }
+    };
+    given.map_err(|error| {
+        Fault::new(Code::Container, "can't map the container's ids").because(error)
+    })
+}
+
+/// Builds the root in the container's mount namespace with the host's own rights.
+fn build_root(plan: &ContainerPlan, dir: &Path, child: &Child) -> Result<(), StartError> {
+    let trees = RefCell::new(open_trees(plan, child)?);
+    aside::in_mounts_of(child, || {
+        let builder = Builder {
+            staging: dir,
+            user_namespace: UserNamespace::Initial,
+            owner: plan.mapping.owner(),
+            tree: &|path, depth| {
+                let mut trees = trees.borrow_mut();
+                let found = trees.iter().position(|tree| tree.path == path && tree.depth == depth);
+                Ok(trees.swap_remove(found.ok_or(Errno::ENOENT)?).mount)
+            },
+        };
+        builder.build(&plan.sandbox)
+    })
+}
+
+/// A source of the sandbox, attached nowhere; one for each time that it is mounted.
+struct OpenTree<'p> {
+    path: &'p Path,
+    depth: Depth,
+    mount: OwnedFd,
+}
+
+/// Opens all sources before the container's mount namespace is entered, where what is mounted
+/// below one may not be left out, and with owners as the container sees them.
+fn open_trees<'p>(plan: &'p ContainerPlan, child: &Child) -> Result<Vec<OpenTree<'p>>, StartError> {
+    let failed = |path: &Path, reason: String| StartError::Setup {
+        step: format!("take {} into the container", path.display()),
+        reason,
+    };
+    let namespace = match plan.mapping {
+        Mapping::Mapped { .. } => Some(
+            mapping::user_namespace(child)
+                .map_err(|error| failed(Path::new("ids"), error.to_string()))?,
+        ),
+        Mapping::Identity { .. } | Mapping::Single { .. } => None,
+    };
+    let open = |(path, depth)| {
+        let mount = match &namespace {
+            Some(namespace) => mapping::mapped_tree(path, depth, namespace.as_fd()),
+            None => mount::clone_path(path, depth),
+        };
+        let mount = mount.map_err(|errno| failed(path, errno.desc().to_lowercase()))?;
+        Ok(OpenTree { path, depth, mount })
+    };
+    sources(&plan.sandbox).map(open).collect()
+}
+
+/// Every source of the sandbox, once for each time that it is mounted.
+fn sources(sandbox: &Sandbox) -> impl Iterator<Item = (&Path, Depth)> {
+    let lowers = sandbox.root.lowers.iter().map(|lower| (lower.source.as_path(), Depth::One));
+    let volumes = sandbox.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { source } => Some((source.as_path(), Depth::All)),
+        MountKind::Tmpfs { .. } => None,
+    });
+    lowers.chain(volumes)
+}

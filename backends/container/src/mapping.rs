@@ -1,0 +1,177 @@
+//! How the container's ids stand for the host's, and mounts whose owners are mapped by it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use moat_core::spec::Signal;
+use moat_host::idmap::{self, Map, Range};
+use moat_init::inside::Owner;
+use moat_init::sys::clone::{self, Child, Namespaces};
+use moat_init::sys::mount::{self, Depth};
+use nix::errno::Errno;
+use nix::sys::statfs::statfs;
+use nix::unistd::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+
+/// How ids are mapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(crate) enum Mapping {
+    /// To a range of the host that nobody else has; root and volumes are seen through the map, so
+    /// that files keep their owners.
+    Mapped {
+        /// The range.
+        map: Map,
+    },
+    /// Each to itself, since a filesystem can't be seen through a map.
+    Identity {
+        /// What can't.
+        path: PathBuf,
+    },
+    /// 0 to the plain user that started moat; there is no other.
+    Single {
+        /// The user.
+        map: Map,
+    },
+}
+
+/// Filesystems that have been mappable since before the oldest kernel that moat supports: ext4,
+/// btrfs and xfs (linux/magic.h). The others are tried.
+const KNOWN: [i64; 3] = [0xef53, 0x9123_683e, 0x5846_5342];
+
+impl Mapping {
+    /// Chooses one for these sources of a root and volumes. Each that may or may not be mappable
+    /// is tried, which touches nothing.
+    ///
+    /// # Errors
+    /// When it could not be tried.
+    pub(crate) fn choose<'p>(
+        sources: impl Iterator<Item = (&'p Path, Depth)>,
+    ) -> nix::Result<Self> {
+        if !Uid::effective().is_root() {
+            let users = Range::single(Uid::effective().as_raw());
+            let groups = Range::single(Gid::effective().as_raw());
+            return Ok(Self::Single { map: Map { users, groups } });
+        }
+        let map = idmap::choose();
+        let mut trial = None;
+        for (source, depth) in sources {
+            if is_known(source, depth) {
+                continue;
+            }
+            if trial.is_none() {
+                trial = Some(Trial::new(&map)?);
+            }
+            if !trial.as_ref().is_some_and(|trial| trial.maps(source, depth)) {
+                return Ok(Self::Identity { path: source.to_owned() });
+            }
+        }
+        Ok(Self::Mapped { map })
+    }
+
+    /// The ids themselves.
+    pub(crate) fn map(&self) -> Map {
+        match self {
+            Self::Mapped { map } | Self::Single { map } => *map,
+            Self::Identity { .. } => Map::IDENTITY,
+        }
+    }
+
+    /// The container's user 0, as the host sees it.
+    pub(crate) fn owner(&self) -> Owner {
+        let map = self.map();
+        Owner { uid: map.users.outside, gid: map.groups.outside }
+    }
+}
+
+/// Whether it can be mapped for sure.
+fn is_known(source: &Path, depth: Depth) -> bool {
+    let known = statfs(source).is_ok_and(|fs| KNOWN.contains(&fs.filesystem_type().0));
+    known && (depth == Depth::One || !has_mounts_below(source))
+}
+
+/// Whether anything may be mounted below: proc_pid_mountinfo(5), the fifth field. Characters that
+/// are written otherwise there do not match, so that such a path counts as one that has.
+fn has_mounts_below(path: &Path) -> bool {
+    let Some(path) = path.to_str().filter(|path| !path.contains([' ', '\t', '\n', '\\'])) else {
+        return true;
+    };
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return true };
+    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.any(|point| {
+        point.strip_prefix(path).is_some_and(|below| path == "/" || below.starts_with('/'))
+    })
+}
+
+/// A copy of what is at `path`, attached nowhere, its owners mapped by `user_namespace`.
+///
+/// # Errors
+/// The kernel's: `EINVAL` when the filesystem can't.
+pub(crate) fn mapped_tree(
+    path: &Path,
+    depth: Depth,
+    user_namespace: BorrowedFd<'_>,
+) -> nix::Result<OwnedFd> {
+    let tree = mount::clone_path(path, depth)?;
+    mount::map_owners(tree.as_fd(), depth, user_namespace)?;
+    Ok(tree)
+}
+
+/// The user namespace of a process.
+///
+/// # Errors
+/// When it is gone.
+pub(crate) fn user_namespace(process: &Child) -> std::io::Result<File> {
+    File::open(format!("/proc/{}/ns/user", process.pid()))
+}
+
+/// A user namespace to try maps with, held by a process that does nothing.
+pub(crate) struct Trial {
+    holder: Child,
+    namespace: File,
+}
+
+impl Trial {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn new(map: &Map) -> nix::Result<Self> {
+        let options = clone::Options { namespaces: Namespaces::USER, cgroup: None };
+        let holder = clone::spawn(options, || {
+            // Ended by SIGKILL, or with moat.
+            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            loop {
+                nix::unistd::pause();
+            }
+        })?;
+        let number =
+            |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let made = map.give_to(holder.pid()).and_then(|()| user_namespace(&holder));
+        match made {
+            Ok(namespace) => Ok(Self { holder, namespace }),
+            Err(error) => {
+                end(&holder);
+                Err(number(error))
+            }
+        }
+    }
+
+    /// Whether what is at `path` can be seen through the map.
+    pub(crate) fn maps(&self, path: &Path, depth: Depth) -> bool {
+        mapped_tree(path, depth, self.namespace.as_fd()).is_ok()
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        end(&self.holder);
+    }
+}
+
+fn end(holder: &Child) {
+    // Both fail only for one that has ended already.
+    let _ = holder.signal(Signal::KILL);
+    let _ = holder.wait();
+}

@@ -1,0 +1,235 @@
+//! What will be done for a workload, found out without touching anything.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::{Lower, MountKind, Sandbox, TerminalSize};
+use moat_core::spec::{Capability, GuestPath, Resolved, Root, VolumeSource};
+use moat_core::workload::{Plan, Step, Workload};
+use moat_host::cgroup::{Location, Unusable, locate};
+use moat_host::rootfs::Host;
+use moat_host::sandbox::describe;
+use moat_init::cgroup::Hierarchy;
+use moat_init::sys::mount::Depth;
+
+use crate::create;
+use crate::fault::fault;
+use crate::mapping::Mapping;
+use crate::skeleton::Skeleton;
+
+/// The plan of one container.
+#[derive(Debug)]
+pub(crate) struct ContainerPlan {
+    /// What moat-init is to do.
+    pub(crate) sandbox: Sandbox,
+    /// How ids are mapped.
+    pub(crate) mapping: Mapping,
+    /// Where the group with the limits is made, or why there will be none.
+    pub(crate) cgroup: Result<Hierarchy, Unusable>,
+    /// What stands in for `/` where a plain user may not show it as a whole.
+    pub(crate) skeleton: Option<Skeleton>,
+}
+
+impl ContainerPlan {
+    pub(crate) fn new(workload: &Resolved, terminal: Option<TerminalSize>) -> Result<Self, Fault> {
+        let (mut lowers, hidden) = root(&workload.root)?;
+        for volume in &workload.volumes {
+            check_volume(&volume.source)?;
+        }
+        let sources = lowers.iter().map(|lower| (lower.source.as_path(), Depth::One));
+        let volumes = workload.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Bind(source) => Some((source.as_path(), Depth::All)),
+            VolumeSource::Named(_) => None,
+        });
+        let mapping = Mapping::choose(sources.chain(volumes))
+            .map_err(|errno| fault("can't try which filesystems map ids", errno))?;
+        let plain_user = matches!(mapping, Mapping::Single { .. });
+        let skeleton = if plain_user && workload.root == Root::Host {
+            let skeleton = Skeleton::of(&lowers, &hidden)
+                .map_err(|error| unreadable(Path::new("/"), error))?;
+            lowers.clone_from(&skeleton.lowers);
+            Some(skeleton)
+        } else {
+            None
+        };
+        let sandbox = describe(workload, terminal, lowers, hidden, |_, volume| {
+            match &volume.source {
+                VolumeSource::Bind(source) => source.clone(),
+                // Refused above.
+                VolumeSource::Named(name) => PathBuf::from(name.as_str()),
+            }
+        });
+        Ok(Self { sandbox, mapping, cgroup: locate().map(hierarchy), skeleton })
+    }
+
+    fn limits(&self) -> Step {
+        let limits = &self.sandbox.resources;
+        let text = format!(
+            "memory {} bytes, {} thousandths of a processor, {} processes",
+            limits.memory.get(),
+            limits.cpus.milli(),
+            limits.pids
+        );
+        match &self.cgroup {
+            Ok(Hierarchy::V2 { parent }) => {
+                Step::new("make cgroup", format!("in {}: {text}", parent.display()))
+            }
+            Ok(Hierarchy::V1 { memory, cpu, pids }) => {
+                let [memory, cpu, pids] = [memory, cpu, pids].map(|path| path.display());
+                Step::new("make cgroups", format!("in {memory}, {cpu} and {pids}: {text}"))
+            }
+            Err(unusable) => {
+                Step::new("leave limits unenforced", format!("no cgroup for {text}: {unusable}"))
+            }
+        }
+    }
+
+    fn ids(&self) -> Step {
+        let text = match &self.mapping {
+            Mapping::Mapped { map } => format!(
+                "0..{} are {}.. of this host; files keep their owners by id-mapped mounts",
+                map.users.count - 1,
+                map.users.outside
+            ),
+            Mapping::Identity { path } => format!(
+                "each to itself, since {} is on a filesystem without id-mapped mounts: user 0 owns \
+                 what root owns, without root's rights over this host",
+                path.display()
+            ),
+            Mapping::Single { map } => {
+                format!("0 is {} of this host; there is no other", map.users.outside)
+            }
+        };
+        Step::new("map ids", text)
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = Step> {
+        let root = &self.sandbox.root;
+        let writable = if root.read_only { "read-only" } else { "copy-on-write in memory" };
+        let overlays = root.lowers.iter().map(move |lower| {
+            let (at, source) = (lower.at.as_str(), lower.source.display());
+            let mut detail = format!("{at} from {source}, {writable}");
+            if lower.at.is_root() && !root.hidden.is_empty() {
+                detail = format!("{detail}, {} paths hidden", root.hidden.len());
+            }
+            Step::new("mount overlay", detail)
+        });
+        let own =
+            Step::new("mount", "/proc, /sys, /dev, /dev/pts, /dev/shm, /dev/mqueue of its own");
+        let declared = self.sandbox.mounts.iter().map(|mount| {
+            let target = mount.target.as_str();
+            let mode = if mount.read_only { "read-only" } else { "read-write" };
+            match &mount.kind {
+                MountKind::Bind { source } => {
+                    Step::new("mount volume", format!("{target} from {}, {mode}", source.display()))
+                }
+                MountKind::Tmpfs { size } => {
+                    Step::new("mount tmpfs", format!("{target}, {} bytes, {mode}", size.get()))
+                }
+            }
+        });
+        overlays.chain([own]).chain(declared)
+    }
+
+    fn privileges(&self) -> Step {
+        let process = &self.sandbox.process;
+        let kept: Vec<String> = process.capabilities.iter().map(Capability::to_string).collect();
+        let privileges =
+            if process.no_new_privileges { "no new ones" } else { "setuid files work" };
+        let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(" ") };
+        Step::new("restrict", format!("capabilities {kept}; {privileges}; default seccomp filter"))
+    }
+
+    fn command(&self) -> Step {
+        let process = &self.sandbox.process;
+        let argv: Vec<String> = process.argv.iter().map(|word| format!("{word:?}")).collect();
+        let place = match process.terminal {
+            Some(size) => format!(" on a terminal of {}x{}", size.columns, size.rows),
+            None => String::new(),
+        };
+        let parent = if self.sandbox.reaper { "under moat's reaper" } else { "as PID 1" };
+        let detail = format!(
+            "{} in {} as {}{place}, {parent}",
+            argv.join(" "),
+            process.working_dir.as_str(),
+            process.user
+        );
+        Step::new("run", detail)
+    }
+}
+
+impl Plan for ContainerPlan {
+    fn steps(&self) -> Vec<Step> {
+        let namespaces = "user, mount, pid, ipc, uts, network (loopback only), cgroup";
+        let mut steps = vec![self.limits(), Step::new("make namespaces", namespaces), self.ids()];
+        steps.extend(self.mounts());
+        steps.push(Step::new("change root", "the host's own is detached"));
+        steps.push(self.privileges());
+        steps.push(self.command());
+        steps
+    }
+
+    fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
+        Ok(Box::new(create::create(*self, dir)?))
+    }
+}
+
+/// The same place in moat-init's words.
+pub(crate) fn hierarchy(location: Location) -> Hierarchy {
+    match location {
+        Location::Unified { parent } => Hierarchy::V2 { parent },
+        Location::Legacy { memory, cpu, pids } => Hierarchy::V1 { memory, cpu, pids },
+    }
+}
+
+/// The lower directories of a root, and what of them is hidden.
+fn root(root: &Root) -> Result<(Vec<Lower>, Vec<GuestPath>), Fault> {
+    match root {
+        Root::Host => {
+            let host = Host::look().map_err(|error| unreadable(Path::new("/"), error))?;
+            let lower = |at: GuestPath| Lower { source: PathBuf::from(at.as_str()), at };
+            Ok((host.lowers.into_iter().map(lower).collect(), host.hidden))
+        }
+        Root::Directory(dir) => {
+            match fs::metadata(dir) {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => return Err(no_directory(dir, "it is not a directory")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(no_directory(dir, "it does not exist"));
+                }
+                Err(error) => return Err(unreadable(dir, error)),
+            }
+            Ok((vec![Lower { at: GuestPath::root(), source: dir.clone() }], Vec::new()))
+        }
+    }
+}
+
+fn no_directory(dir: &Path, reason: &str) -> Fault {
+    Fault::new(Code::Container, format!("root {} can't be used: {reason}", dir.display()))
+        .hint("name a directory that holds a root filesystem, or `image = \"host\"`")
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Fault {
+    Fault::new(Code::Container, format!("{} can't be read", path.display())).because(error)
+}
+
+fn check_volume(source: &VolumeSource) -> Result<(), Fault> {
+    match source {
+        VolumeSource::Bind(path) => match fs::metadata(path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = format!("volume source {} does not exist", path.display());
+                let hint = format!("make it: `mkdir -p {}`", path.display());
+                Err(Fault::new(Code::Container, what).hint(hint))
+            }
+            Err(error) => Err(unreadable(path, error)),
+        },
+        VolumeSource::Named(name) => Err(Fault::new(
+            Code::Spec,
+            format!("volume {}: volumes kept by moat are not supported yet", name.as_str()),
+        )
+        .hint("name a directory of this host, such as ./data")),
+    }
+}

@@ -1,0 +1,113 @@
+//! What an earlier moat left of a container.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::Exit;
+use moat_core::spec::Signal;
+use moat_core::workload::{Terminal, Workload};
+use moat_host::process::ProcessId;
+use moat_init::cgroup::{Cgroup, Hierarchy};
+use moat_init::sys::clone::{open_pid, signal_pidfd};
+use moat_init::watch::Watch;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::unistd::Pid;
+
+use crate::fault::fault;
+use crate::plan::hierarchy;
+use crate::record::Record;
+
+/// How long the kernel may take to end a killed container.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The remains, to be destroyed.
+pub(crate) struct Remains {
+    dir: PathBuf,
+    process: Option<ProcessId>,
+    cgroup: Option<Hierarchy>,
+}
+
+impl Remains {
+    /// Reads the record of `dir`. Where there is none yet, moat was ended before or just after the
+    /// first process was made, which ended with it; only the cgroup may be there.
+    pub(crate) fn find(dir: &Path) -> Result<Self, Fault> {
+        let (process, cgroup) = match Record::read(dir)? {
+            Some(record) => (record.process, record.cgroup),
+            None => (None, moat_host::cgroup::locate().ok().map(hierarchy)),
+        };
+        Ok(Self { dir: dir.to_owned(), process, cgroup })
+    }
+}
+
+fn not_ours() -> Fault {
+    Fault::new(Code::Container, "the container was another moat's, which is gone")
+        .hint("run the workload again")
+}
+
+impl Workload for Remains {
+    fn start(&mut self) -> Result<u32, Fault> {
+        Err(not_ours())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+        let Some(process) = self.process else { return Ok(()) };
+        send(process, signal).map(drop)
+    }
+
+    fn wait(
+        &mut self,
+        _: Option<BorrowedFd<'_>>,
+        _: Option<Duration>,
+    ) -> Result<Option<Exit>, Fault> {
+        // Only the process that made it is told how it ended.
+        Err(not_ours())
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), Fault> {
+        if let Some(process) = self.process
+            && let Some(pidfd) = send(process, Signal::KILL)?
+        {
+            let mut watch = Watch::default();
+            watch.add(Some(pidfd.as_fd()), PollFlags::POLLIN);
+            let until = Instant::now().checked_add(PATIENCE);
+            let ended =
+                watch.wait(until).map_err(|errno| fault("can't wait for its end", errno))?;
+            if !ended {
+                let what = format!("process {} does not end", process.pid);
+                return Err(Fault::new(Code::Container, what));
+            }
+        }
+        if let Some(hierarchy) = &self.cgroup {
+            let group = Cgroup::find(hierarchy, &Record::group_name(&self.dir));
+            group.kill().and_then(|()| group.remove()).map_err(|error| {
+                Fault::new(Code::Container, "can't remove what is left of the container's cgroup")
+                    .because(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        None
+    }
+}
+
+/// Sends a signal to a process if it still is the one that was recorded; gives it if so.
+fn send(process: ProcessId, signal: Signal) -> Result<Option<std::os::fd::OwnedFd>, Fault> {
+    let what = || format!("can't end process {}", process.pid);
+    let raw = i32::try_from(process.pid).map_err(|_| fault(what(), Errno::ESRCH))?;
+    let pidfd = match open_pid(Pid::from_raw(raw)) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(fault(what(), errno)),
+    };
+    // Looked at after it was opened: from then on the pidfd can be no other's.
+    if !process.is_alive() {
+        return Ok(None);
+    }
+    signal_pidfd(pidfd.as_fd(), signal).map_err(|errno| fault(what(), errno))?;
+    Ok(Some(pidfd))
+}

@@ -1,0 +1,202 @@
+//! A container that this process made: its start, signals, end and removal.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
+use moat_core::spec::Signal;
+use moat_core::workload::{Terminal, Workload};
+use moat_init::cgroup::Cgroup;
+use moat_init::control::{Monitor, Report};
+use moat_init::sys::clone::Child;
+use moat_init::sys::tty;
+use moat_init::watch::Watch;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use crate::fault::{self, fault};
+use crate::relay::Relay;
+
+/// The container.
+pub(crate) struct Running {
+    child: Child,
+    /// Until the first process has closed its end.
+    monitor: Option<Monitor>,
+    relay: Option<Relay>,
+    cgroup: Option<Cgroup>,
+    /// Whether the first process is moat's reaper, else it is the workload itself.
+    reaper: bool,
+    /// What the reaper has said of the workload.
+    reported: Option<ExitStatus>,
+    /// How the first process ended; after that it is reaped.
+    ended: Option<ExitStatus>,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        child: Child,
+        monitor: Monitor,
+        terminal: Option<OwnedFd>,
+        cgroup: Option<Cgroup>,
+        reaper: bool,
+    ) -> Self {
+        Self {
+            child,
+            monitor: Some(monitor),
+            relay: terminal.map(Relay::new),
+            cgroup,
+            reaper,
+            reported: None,
+            ended: None,
+            exit: None,
+        }
+    }
+
+    /// One turn of waiting; false when `until` has passed or `wake` can be read.
+    fn turn(
+        &mut self,
+        wake: Option<BorrowedFd<'_>>,
+        until: Option<Instant>,
+    ) -> Result<bool, Fault> {
+        let failed = |errno| fault("can't wait for the container", errno);
+        let mut watch = Watch::default();
+        let woken = watch.add(wake, PollFlags::POLLIN);
+        let ended = watch.add(Some(self.child.as_fd()), PollFlags::POLLIN);
+        let line = self.monitor.as_ref().map(AsFd::as_fd);
+        let reported = watch.add(line, PollFlags::POLLIN);
+        let places = self.relay.as_ref().map(|relay| relay.watch(&mut watch));
+        if !watch.wait(until).map_err(failed)? {
+            return Ok(false);
+        }
+        let [woken, ended, reported] = [woken, ended, reported].map(|place| watch.is_ready(place));
+        let ready = places.map(|places| places.ready(&watch));
+        drop(watch);
+        if let (Some(relay), Some(ready)) = (&mut self.relay, ready) {
+            relay.pass(ready);
+        }
+        if reported {
+            self.listen().map_err(failed)?;
+        }
+        if ended {
+            self.ended = self.child.try_wait().map_err(failed)?;
+        }
+        Ok(!woken)
+    }
+
+    fn listen(&mut self) -> nix::Result<()> {
+        let Some(monitor) = &self.monitor else { return Ok(()) };
+        match monitor.receive()? {
+            Some(Report::Exited(status)) => self.reported = Some(status),
+            Some(Report::Ready { .. } | Report::Started | Report::Failed(_)) => {}
+            None => self.monitor = None,
+        }
+        Ok(())
+    }
+
+    /// The exit, once the first process has ended.
+    fn finish(&mut self, ended: ExitStatus) -> Result<Exit, Fault> {
+        // What was said last may not have been heard yet.
+        while self.reaper && self.reported.is_none() && self.monitor.is_some() {
+            self.listen().map_err(|errno| fault("can't hear the container's end", errno))?;
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.drain();
+        }
+        let oom = match &self.cgroup {
+            Some(cgroup) => cgroup.oom_kills().unwrap_or_else(|error| {
+                tracing::warn!("can't tell whether memory ran out: {error}");
+                0
+            }),
+            None => 0,
+        };
+        let status = match (self.reported, ended) {
+            (Some(status), _) => status,
+            (None, status) if !self.reaper => status,
+            // Killed from outside, and the workload with it.
+            (None, ExitStatus::Signal(signal)) => ExitStatus::Signal(signal),
+            (None, ExitStatus::Code(code)) => {
+                let what = format!("the container's first process ended with {code}, unasked");
+                return Err(Fault::new(Code::Container, what));
+            }
+        };
+        Ok(Exit { status, oom: oom > 0 })
+    }
+}
+
+impl Workload for Running {
+    fn start(&mut self) -> Result<u32, Fault> {
+        let gone = || Fault::new(Code::Container, "the container's first process was killed");
+        let monitor = self.monitor.as_ref().ok_or_else(gone)?;
+        monitor.start().map_err(|_| gone())?;
+        let report = monitor.receive();
+        match report.map_err(|errno| fault("can't hear from the container", errno))? {
+            Some(Report::Started) => {}
+            Some(Report::Failed(error)) => return Err(fault::start(error)),
+            // It has become the workload, which has no such line.
+            None if !self.reaper => self.monitor = None,
+            _ => return Err(gone()),
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.begin();
+        }
+        u32::try_from(self.child.pid().as_raw()).map_err(|_| gone())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+        let sent = match &self.monitor {
+            _ if self.ended.is_some() => return Ok(()),
+            Some(monitor) if self.reaper => monitor.signal(signal),
+            _ => self.child.signal(signal),
+        };
+        match sent {
+            // It has just ended.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(fault(format!("can't send signal {}", signal.number()), errno)),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        wake: Option<BorrowedFd<'_>>,
+        limit: Option<Duration>,
+    ) -> Result<Option<Exit>, Fault> {
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            if self.exit.is_some() {
+                return Ok(self.exit);
+            }
+            if let Some(ended) = self.ended {
+                self.exit = Some(self.finish(ended)?);
+            } else if !self.turn(wake, until)? && self.ended.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
+        self.relay = None;
+        if self.ended.is_none() {
+            let failed = |errno| fault("can't end the container's processes", errno);
+            self.child.signal(Signal::KILL).map_err(failed)?;
+            self.child.wait().map_err(failed)?;
+        }
+        match self.cgroup.take().map(Cgroup::remove) {
+            Some(Err(error)) => Err(Fault::new(Code::Container, "can't remove the cgroup")
+                .because(error)
+                .hint("`moat run` of anything removes what is left over")),
+            _ => Ok(()),
+        }
+    }
+
+    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        self.relay.as_mut().map(|relay| relay as &mut dyn Terminal)
+    }
+}
+
+impl Terminal for Relay {
+    fn resize(&mut self, size: TerminalSize) -> Result<(), Fault> {
+        tty::resize(self.master(), size).map_err(|errno| fault("can't resize the terminal", errno))
+    }
+}
