@@ -93,7 +93,7 @@ fn merged_output_keeps_its_order() {
     let script = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done";
     let mut host = Host::start(sandbox(&["sh", "-c", script]), true);
     host.started();
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     let expected: String = (1..=9).map(|i| format!("out {i}\nerr {i}\n")).collect();
     assert_eq!(String::from_utf8(ended.stdout).unwrap(), expected);
     assert_eq!(ended.stderr, b"");
@@ -107,7 +107,7 @@ fn much_through_stdin_and_stdout() {
     host.started();
     host.feed(&bytes);
     host.send(&ToGuest::StdinEnd);
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     assert!(ended.stdout == bytes, "{} bytes of {}", ended.stdout.len(), bytes.len());
 }
@@ -123,7 +123,7 @@ fn an_unread_stream_holds_up_nothing_else() {
     }
     host.gives_credit = true;
     host.grant_all(Stream::Stderr);
-    assert!(host.to_the_end().exit.is_some());
+    assert!(host.until_exit().exit.is_some());
 }
 
 fn a_grandchild_with_stdout_open() {
@@ -136,7 +136,7 @@ fn without_a_reaper() {
     sandbox.reaper = false;
     let mut host = Host::start(sandbox, false);
     host.started();
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     assert_eq!((ended.exit, ended.stdout), (Some(code(7)), b"1\n".to_vec()));
 }
 
@@ -145,14 +145,14 @@ fn signals() {
     host.started();
     host.send(&ToGuest::Signal(Signal::TERM));
     let by_signal = Exit { status: ExitStatus::Signal(Signal::TERM), oom: false };
-    assert_eq!(host.to_the_end().exit, Some(by_signal));
+    assert_eq!(host.until_exit().exit, Some(by_signal));
 
     let script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done";
     let mut host = Host::start(sandbox(&["sh", "-c", script]), false);
     host.started();
     host.until_stdout("ready\n");
     host.send(&ToGuest::Signal(Signal::INT));
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     assert_eq!((ended.exit, ended.stdout), (Some(code(3)), b"ready\ncaught\n".to_vec()));
 }
 
@@ -163,7 +163,7 @@ fn terminal_and_its_size() {
     host.until_stdout("25 80\r\n");
     host.send(&ToGuest::Resize(TerminalSize { columns: 132, rows: 43 }));
     host.send(&ToGuest::Stdin(b"go\n".to_vec()));
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     let text = String::from_utf8(ended.stdout).unwrap();
     assert!(text.ends_with("43 132\r\n"), "{text:?}");
@@ -174,7 +174,7 @@ fn end_of_input_on_a_terminal() {
     host.started();
     host.send(&ToGuest::Stdin(b"x\n".to_vec()));
     host.send(&ToGuest::StdinEnd);
-    let ended = host.to_the_end();
+    let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     assert!(ended.stdout.ends_with(b"end\r\n"), "{:?}", String::from_utf8(ended.stdout));
 }
@@ -184,7 +184,7 @@ fn a_closed_stream_is_sigpipe() {
     host.started();
     host.send(&ToGuest::CloseStream(Stream::Stdout));
     let pipe = ExitStatus::Signal(Signal::from_number(13).unwrap());
-    assert_eq!(host.to_the_end().exit, Some(Exit { status: pipe, oom: false }));
+    assert_eq!(host.until_exit().exit, Some(Exit { status: pipe, oom: false }));
 }
 
 fn stdin_that_nobody_reads() {
@@ -192,7 +192,7 @@ fn stdin_that_nobody_reads() {
     host.started();
     host.send(&ToGuest::Stdin(vec![b'x'; 64 << 10]));
     host.send(&ToGuest::Stdin(vec![b'x'; 64 << 10]));
-    assert_eq!(host.to_the_end().exit, Some(code(5)));
+    assert_eq!(host.until_exit().exit, Some(code(5)));
 }
 
 fn the_host_hangs_up() {
@@ -274,7 +274,7 @@ fn order(sandbox: Sandbox, merge_output: bool) -> Start {
 fn run(argv: &[&str]) -> Ended {
     let mut host = Host::start(sandbox(argv), false);
     host.started();
-    host.to_the_end()
+    host.until_exit()
 }
 
 /// All that came out of a workload.
@@ -416,7 +416,7 @@ impl Host {
         }
     }
 
-    fn to_the_end(mut self) -> Ended {
+    fn until_exit(mut self) -> Ended {
         loop {
             if let FromGuest::Exited(exit) = self.message() {
                 self.ended.exit = Some(exit);

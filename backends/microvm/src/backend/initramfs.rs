@@ -22,7 +22,7 @@ const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 
 /// Why the archive could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum InitramfsError {
+pub(super) enum InitramfsError {
     /// A module can't be read.
     #[error("can't read kernel module {}", .path.display())]
     Module {
@@ -49,7 +49,7 @@ pub enum InitramfsError {
 ///
 /// # Errors
 /// When a module can't be read.
-pub fn build(guest: &[u8], modules: &[PathBuf]) -> Result<Vec<u8>, InitramfsError> {
+pub(super) fn build(guest: &[u8], modules: &[PathBuf]) -> Result<Vec<u8>, InitramfsError> {
     let mut archive = Archive::default();
     archive.directory("dev")?;
     archive.entry("dev/console", CONSOLE, CONSOLE_DEVICE, &[])?;

@@ -42,14 +42,9 @@ impl Instance {
     /// Takes a VMM over; if that fails, it is ended and nothing remains.
     pub(super) fn new(vmm: Vmm, remains: Remains, sandbox: Sandbox) -> Result<Self, Fault> {
         match Relay::new(vmm.agent, vmm.console) {
-            Ok(relay) => Ok(Self {
-                process: vmm.process,
-                relay,
-                remains,
-                sandbox,
-                exit: None,
-                raw: None,
-            }),
+            Ok(relay) => {
+                Ok(Self { process: vmm.process, relay, remains, sandbox, exit: None, raw: None })
+            }
             Err(error) => {
                 drop(vmm.process);
                 let _ = remains.destroy();

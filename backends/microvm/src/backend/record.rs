@@ -123,9 +123,7 @@ impl Remains {
 
 fn gone(removed: io::Result<()>, path: &Path) -> Result<(), Fault> {
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(state("remove", path, error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(state("remove", path, error)),
         _ => Ok(()),
     }
 }

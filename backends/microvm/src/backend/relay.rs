@@ -171,8 +171,7 @@ impl Relay {
         until: Option<Instant>,
     ) -> Result<Option<Events>, RelayError> {
         let mut watch = Watch::default();
-        let out =
-            if self.channel.wants_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let out = if self.channel.wants_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
         let channel = self.channel.is_open().then(|| self.channel.as_fd());
         let channel = watch.add(channel, PollFlags::POLLIN | out);
         let console = watch.add(self.console.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
@@ -180,9 +179,10 @@ impl Relay {
         let outputs = self.outputs.each_ref();
         let outputs = outputs.map(|output| watch.add(output.wants_write(), PollFlags::POLLOUT));
         let wake = watch.add(wake, PollFlags::POLLIN);
-        let ready = watch
-            .wait(until)
-            .map_err(|errno| RelayError::Stream { action: "wait for events", source: errno.into() })?;
+        let ready = watch.wait(until).map_err(|errno| RelayError::Stream {
+            action: "wait for events",
+            source: errno.into(),
+        })?;
         Ok(ready.then(|| Events {
             channel_in: watch.has(channel, !PollFlags::POLLOUT),
             channel_out: watch.has(channel, PollFlags::POLLOUT),
@@ -195,8 +195,7 @@ impl Relay {
 
     /// Stdin, while the guest has room for what would be read.
     fn wanted_stdin(&self) -> Option<BorrowedFd<'_>> {
-        let wanted =
-            self.flowing && self.credit.available() > 0 && !self.channel.wants_write();
+        let wanted = self.flowing && self.credit.available() > 0 && !self.channel.wants_write();
         self.stdin.as_ref().filter(|_| wanted).map(AsFd::as_fd)
     }
 

@@ -197,8 +197,7 @@ fn attach(tree: &OwnedFd, target: &Path) -> Result<(), JailError> {
 
 /// Makes what a mount of `source`'s kind can be attached to.
 fn make_target(source: BorrowedFd<'_>, target: &Path) -> Result<(), JailError> {
-    let made =
-        if is_directory(source)? { fs::create_dir(target) } else { fs::write(target, []) };
+    let made = if is_directory(source)? { fs::create_dir(target) } else { fs::write(target, []) };
     made.map_err(io_at("make", target))
 }
 
@@ -250,8 +249,8 @@ mod tests {
         let line = |point: &str| format!("36 35 98:0 / {point} rw - ext4 /dev/root rw\n");
         let points =
             ["/", "/s/share/root", "/s/share/root/home", "/s/share/root/proc", "/s/share/rooted"];
-        let text: String =
-            points.iter().map(|point| line(point)).collect::<String>() + &line("/s/share/root/a\\040b");
+        let text: String = points.iter().map(|point| line(point)).collect::<String>()
+            + &line("/s/share/root/a\\040b");
         let visible: Vec<GuestPath> = vec![GuestPath::root(), "/home".parse().unwrap()];
         let foreign = foreign_mounts(&text, Path::new("/s/share/root"), &visible);
         assert_eq!(foreign, [PathBuf::from("/proc"), PathBuf::from("/a b")]);

@@ -18,7 +18,6 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use moat_core::diagnose::Missing;
 use moat_core::spec::Signal;
 use moat_core::wire::SHARE_TAG;
 use moat_init::cgroup::JoinFiles;
@@ -160,22 +159,10 @@ pub(super) fn launch(
     Ok(Vmm { process, agent, console: console.into() })
 }
 
-/// What keeps this user from making a VMM's process.
-pub(super) fn probe() -> Option<Missing> {
+/// Makes a process in the namespaces of a VMM's, which ends at once.
+pub(super) fn try_namespaces() -> Result<(), Errno> {
     let options = clone::Options { namespaces: namespaces(!may_mount()), cgroup: None };
-    match clone::spawn(options, || 0) {
-        Ok(child) => child.wait().err().map(cant_clone),
-        Err(errno) => Some(cant_clone(errno)),
-    }
-}
-
-fn cant_clone(errno: Errno) -> Missing {
-    Missing {
-        what: format!("a VMM's namespaces can't be made: {}", errno.desc()),
-        hint: "allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1 \
-               user.max_user_namespaces=10000`), or run moat as root"
-            .to_owned(),
-    }
+    clone::spawn(options, || 0)?.wait().map(drop)
 }
 
 fn namespaces(maps_ids: bool) -> Namespaces {

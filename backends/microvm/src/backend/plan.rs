@@ -1,0 +1,296 @@
+//! What will be done for one workload, and the doing.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use moat_core::diagnose::{Code, Fault};
+use moat_core::policy::Approved;
+use moat_core::sandbox::{Lower, Sandbox, TerminalSize};
+use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume, VolumeSource};
+use moat_core::wire::SHARE;
+use moat_core::workload::{Plan, Step, Workload};
+use moat_host::cgroup::{Location, Unusable};
+use moat_host::{rootfs, sandbox};
+use moat_init::cgroup::{Cgroup, Hierarchy, JoinFiles};
+
+use super::check::{self, namespaces_hint};
+use super::initramfs;
+use super::instance::Instance;
+use super::record::Remains;
+use super::share::{Shared, SharedVolume};
+use super::vmm::{self, LaunchError, Parts};
+use crate::kernel::Bundle;
+use crate::machine::MAX_VCPUS;
+use crate::probe;
+
+/// What the guest's kernel and agent take beside the workload's memory, measured with Debian's
+/// cloud kernel, which is the hungriest: its code, data and initramfs.
+const GUEST_OVERHEAD: u64 = 96 << 20;
+
+/// The kernel keeps 64 bytes of every page of 4096 for its own books (`struct page`).
+const PAGE_BOOKS: u64 = 64;
+
+/// Guest memory comes in pieces of this many bytes, the size of a large page.
+const GRANULE: u64 = 2 << 20;
+
+/// What the VMM takes beside the guest's memory.
+const VMM_OVERHEAD: u64 = 64 << 20;
+
+/// The most threads that a VMM may have beside its vCPUs'.
+const VMM_THREADS: u32 = 32;
+
+/// The guest's kernel is to be heard only when something is wrong.
+const CMDLINE: &str = "quiet";
+
+/// A micro-VM's plan.
+#[derive(Debug)]
+pub(super) struct MicrovmPlan {
+    guest: &'static [u8],
+    bundle: Bundle,
+    sandbox: Sandbox,
+    shared: Shared,
+    vcpus: u8,
+    /// Guest memory in bytes.
+    memory: u64,
+    location: Result<Location, Unusable>,
+}
+
+impl MicrovmPlan {
+    pub(super) fn new(
+        guest: &'static [u8],
+        bundle: Bundle,
+        approved: &Approved,
+        terminal: Option<TerminalSize>,
+    ) -> Result<Self, Fault> {
+        let workload = approved.workload();
+        let vcpus = workload.vm.vcpus;
+        if !(1..=MAX_VCPUS).contains(&vcpus) {
+            return Err(spec(format!("a micro-VM can't have {vcpus} vCPUs"))
+                .hint(format!("set vm.vcpus to 1 to {MAX_VCPUS}")));
+        }
+        let shared = shared(workload)?;
+        let share = Path::new(SHARE);
+        let lowers = vec![Lower { at: GuestPath::root(), source: share.join("root") }];
+        let source = |index: usize, _: &Volume| share.join(format!("volumes/{index}"));
+        Ok(Self {
+            guest,
+            bundle,
+            sandbox: sandbox::describe(workload, terminal, lowers, shared.hidden.clone(), source),
+            shared,
+            vcpus,
+            memory: guest_memory(workload.resources.memory)?,
+            location: moat_host::cgroup::locate(),
+        })
+    }
+
+    /// The limits around the VMM's process as a whole.
+    fn vmm_limits(&self) -> Resources {
+        Resources {
+            cpus: Cpus::from_milli(u32::from(self.vcpus) * 1000),
+            memory: Bytes::new(self.memory + VMM_OVERHEAD),
+            pids: u32::from(self.vcpus) + VMM_THREADS,
+        }
+    }
+
+    /// Makes all of it; what is made is in `remains`, to be removed if something fails.
+    fn make(self, remains: &mut Remains) -> Result<(vmm::Vmm, Sandbox), Fault> {
+        let group = remains.record.cgroup.as_ref();
+        let group =
+            group.map(|(hierarchy, name)| Cgroup::create(hierarchy, name, &self.vmm_limits()));
+        let group = group.transpose().map_err(|error| {
+            Fault::new(Code::Microvm, "can't limit the micro-VM").because(error)
+        })?;
+        let join = group.as_ref().map_or_else(|| Ok(JoinFiles::default()), Cgroup::join_files);
+        let join = join.map_err(|error| {
+            Fault::new(Code::Microvm, "can't limit the micro-VM").because(error)
+        })?;
+        let initramfs = initramfs::build(self.guest, &self.bundle.module_paths());
+        let initramfs = initramfs.map_err(|error| {
+            let what = format!("can't use the kernel bundle {}", self.bundle.name());
+            Fault::new(Code::Kernel, what).because(error)
+        })?;
+        let parts = Parts {
+            kvm: probe::open(Path::new(probe::KVM)).map_err(check::kvm_fault)?,
+            kernel: open_kernel(&self.bundle)?,
+            kernel_format: self.bundle.manifest().format,
+            discovery: self.bundle.manifest().discovery,
+            initramfs,
+            cmdline: CMDLINE.to_owned(),
+            vcpus: self.vcpus,
+            memory: self.memory,
+            shared: self.shared,
+            stage: canonical(&remains.stage())?,
+        };
+        let vmm = vmm::launch(parts, group.as_ref().and_then(Cgroup::dir), &join);
+        let vmm = vmm.map_err(launch_fault)?;
+        remains.set_vmm(vmm.process.pid())?;
+        Ok((vmm, self.sandbox))
+    }
+
+    fn hierarchy(&self) -> Option<Hierarchy> {
+        Some(match self.location.clone().ok()? {
+            Location::Unified { parent } => Hierarchy::V2 { parent },
+            Location::Legacy { memory, cpu, pids } => Hierarchy::V1 { memory, cpu, pids },
+        })
+    }
+}
+
+impl Plan for MicrovmPlan {
+    fn steps(&self) -> Vec<Step> {
+        let manifest = self.bundle.manifest();
+        let mut steps = vec![
+            Step::new(
+                "boot guest kernel",
+                format!("{}, {} modules", manifest.version, manifest.modules.len()),
+            ),
+            Step::new(
+                "give the guest",
+                format!(
+                    "{} vCPUs, {} MiB: {} MiB for the workload and what its kernel takes",
+                    self.vcpus,
+                    self.memory >> 20,
+                    self.sandbox.resources.memory.get() >> 20
+                ),
+            ),
+            match &self.location {
+                Ok(_) => Step::new(
+                    "limit the VMM",
+                    format!("cgroup of {} MiB", self.vmm_limits().memory.get() >> 20),
+                ),
+                Err(unusable) => Step::new("limit the VMM", format!("not possible: {unusable}")),
+            },
+            Step::new(
+                "confine the VMM",
+                "pid, mount, network, ipc and uts namespaces, no new privileges, root of its own",
+            ),
+            Step::new(
+                "share the root read-only",
+                format!(
+                    "{}, {} paths hidden",
+                    self.shared.root.display(),
+                    self.shared.hidden.len()
+                ),
+            ),
+        ];
+        for (volume, mount) in self.shared.volumes.iter().zip(&self.sandbox.mounts) {
+            let mode = if volume.read_only { "read-only" } else { "read-write" };
+            let detail =
+                format!("{} at {}, {mode}", volume.source.display(), mount.target.as_str());
+            steps.push(Step::new("share volume", detail));
+        }
+        let upper = self.sandbox.root.upper.get() >> 20;
+        steps.extend([
+            Step::new(
+                "mount overlay",
+                format!("/ in the guest, {upper} MiB writable, in its memory"),
+            ),
+            Step::new("limit the workload", "cgroup v2 in the guest: memory, cpu, pids"),
+            Step::new("start", self.sandbox.process.argv.join(" ")),
+        ]);
+        steps
+    }
+
+    fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let cgroup = self.hierarchy().map(|hierarchy| (hierarchy, name));
+        let mut remains = Remains::begin(dir, cgroup)?;
+        match self.make(&mut remains) {
+            Ok((vmm, sandbox)) => Ok(Box::new(Instance::new(vmm, remains, sandbox)?)),
+            Err(fault) => {
+                // What failed first is what the user must see; what is left now is in the record.
+                let _ = remains.destroy();
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// What the guest may see of the host.
+fn shared(workload: &Resolved) -> Result<Shared, Fault> {
+    let volumes = workload.volumes.iter().map(shared_volume).collect::<Result<_, _>>()?;
+    match &workload.root {
+        Root::Host => {
+            let host = rootfs::Host::look().map_err(|error| {
+                Fault::new(Code::Microvm, "can't look at this machine's root").because(error)
+            })?;
+            let (visible, hidden) = (host.lowers, host.hidden);
+            Ok(Shared { root: "/".into(), visible, hidden, volumes })
+        }
+        Root::Directory(dir) => {
+            let visible = vec![GuestPath::root()];
+            match fs::metadata(dir) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(_) => return Err(spec(format!("rootfs {} is not a directory", dir.display()))),
+                Err(error) => {
+                    return Err(
+                        spec(format!("rootfs {} can't be used", dir.display())).because(error)
+                    );
+                }
+            }
+            Ok(Shared { root: dir.clone(), visible, hidden: Vec::new(), volumes })
+        }
+    }
+}
+
+fn shared_volume(volume: &Volume) -> Result<SharedVolume, Fault> {
+    let VolumeSource::Bind(source) = &volume.source else {
+        return Err(spec("named volumes are not supported yet").hint("use a directory's path"));
+    };
+    match fs::metadata(source) {
+        Ok(_) => Ok(SharedVolume { source: source.clone(), read_only: volume.read_only }),
+        Err(error) => {
+            Err(spec(format!("volume source {} can't be used", source.display())).because(error))
+        }
+    }
+}
+
+/// The guest's memory in bytes, for so much of the workload's.
+fn guest_memory(workload: Bytes) -> Result<u64, Fault> {
+    let books = workload.get() / (4096 / PAGE_BOOKS);
+    let total = workload.get().checked_add(books).and_then(|sum| sum.checked_add(GUEST_OVERHEAD));
+    total
+        .and_then(|total| total.checked_next_multiple_of(GRANULE))
+        .ok_or_else(|| spec("resources.memory is more than any machine has"))
+}
+
+fn open_kernel(bundle: &Bundle) -> Result<File, Fault> {
+    let path = bundle.kernel_path();
+    File::open(&path).map_err(|error| {
+        Fault::new(Code::Kernel, format!("can't open the guest kernel {}", path.display()))
+            .hint("install one with `moat kernel install`")
+            .because(error)
+    })
+}
+
+fn canonical(path: &Path) -> Result<std::path::PathBuf, Fault> {
+    path.canonicalize().map_err(|error: io::Error| {
+        Fault::new(Code::State, format!("can't use {}", path.display())).because(error)
+    })
+}
+
+fn launch_fault(error: LaunchError) -> Fault {
+    let fault = Fault::new(Code::Microvm, "the VMM can't be started");
+    let fault = match &error {
+        LaunchError::Clone(errno) => fault.hint(namespaces_hint(*errno)),
+        _ => fault,
+    };
+    fault.because(error)
+}
+
+fn spec(what: impl Into<String>) -> Fault {
+    Fault::new(Code::Spec, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_memory_is_the_workloads_and_the_kernels() {
+        let memory = guest_memory(Bytes::mib(512)).unwrap();
+        assert_eq!(memory, (512 + 8 + 96) << 20);
+        assert_eq!(guest_memory(Bytes::new(1)).unwrap() % GRANULE, 0);
+        assert!(guest_memory(Bytes::new(u64::MAX - 4096)).is_err());
+    }
+}
