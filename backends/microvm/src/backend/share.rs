@@ -31,6 +31,10 @@ pub(super) const SHARE: &str = "/share";
 /// Size of the tmpfs that holds the tree's own directories.
 const SKELETON: u64 = 1 << 20;
 
+/// What is mounted over hidden directories and over anything else that is hidden.
+const EMPTY_DIRECTORY: &str = "empty";
+const EMPTY_FILE: &str = "empty-file";
+
 /// What every shared mount gets: the file server needs neither programs nor devices.
 const INERT: Attributes = Attributes::NO_SUID.and(Attributes::NO_DEV).and(Attributes::NO_EXEC);
 
@@ -70,10 +74,10 @@ impl Shared {
         let place = open_place(stage)?;
         mount::attach(skeleton.as_fd(), place.as_fd()).map_err(at("mount tmpfs", stage))?;
         nix::unistd::chdir(stage).map_err(at("enter", stage))?;
-        for dir in ["proc", "share", "share/root", "share/volumes", "empty"] {
+        for dir in ["proc", "share", "share/root", "share/volumes", EMPTY_DIRECTORY] {
             fs::create_dir(dir).map_err(io_at("make", dir))?;
         }
-        fs::write("empty-file", []).map_err(io_at("make", "empty-file"))?;
+        fs::write(EMPTY_FILE, []).map_err(io_at("make", EMPTY_FILE))?;
 
         attach(&root, Path::new("share/root"))?;
         for (index, volume) in volumes.iter().enumerate() {
@@ -90,7 +94,6 @@ impl Shared {
 
     /// Mounts something empty over all that the guest must not reach.
     fn mask(&self, stage: &Path) -> Result<(), JailError> {
-        let masks = Masks::new()?;
         let root = open_place(Path::new("share/root"))?;
         let mounts =
             fs::read_to_string("/proc/self/mountinfo").map_err(io_at("read", "mountinfo"))?;
@@ -102,51 +105,34 @@ impl Shared {
             if last.as_ref().is_some_and(|last| path.starts_with(last)) {
                 continue;
             }
-            masks.cover(root.as_fd(), path.as_os_str())?;
+            cover(root.as_fd(), path.as_os_str())?;
             last = Some(path);
         }
         for path in &self.hidden {
-            masks.cover(root.as_fd(), OsStr::new(path.as_str()))?;
+            cover(root.as_fd(), OsStr::new(path.as_str()))?;
         }
         Ok(())
     }
 }
 
-/// An empty directory and an empty file, to be mounted over what is hidden.
-struct Masks {
-    directory: OwnedFd,
-    file: OwnedFd,
-}
-
-impl Masks {
-    fn new() -> Result<Self, JailError> {
-        let mask = |path: &str| -> Result<OwnedFd, JailError> {
-            let mask =
-                mount::clone_path(Path::new(path), Depth::One).map_err(at("copy mount", path))?;
-            mount::restrict(mask.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
-                .map_err(at("make read-only", path))?;
-            Ok(mask)
-        };
-        Ok(Self { directory: mask("empty")?, file: mask("empty-file")? })
-    }
-
-    /// Covers `path` of `root`, if it is there. Symlinks are followed inside the root.
-    fn cover(&self, root: BorrowedFd<'_>, path: &OsStr) -> Result<(), JailError> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let place = match openat2(root, path, how) {
-            Ok(place) => place,
-            // Not there, or not for this user to reach: then not for the guest either, as the
-            // file server has no more rights.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(()),
-            Err(errno) => return Err(at("find", Path::new(path))(errno)),
-        };
-        let mask = if is_directory(place.as_fd())? { &self.directory } else { &self.file };
-        let mask = mount::clone_tree(mask.as_fd(), c"", Depth::One)
-            .map_err(at("copy mount", "the mask"))?;
-        mount::attach(mask.as_fd(), place.as_fd()).map_err(at("hide", Path::new(path)))
-    }
+/// Covers `path` of `root`, if it is there, with something empty. Symlinks are followed inside the
+/// root.
+fn cover(root: BorrowedFd<'_>, path: &OsStr) -> Result<(), JailError> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let place = match openat2(root, path, how) {
+        Ok(place) => place,
+        // Not there, or not for this user to reach: then not for the guest either, as the file
+        // server has no more rights.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(()),
+        Err(errno) => return Err(at("find", Path::new(path))(errno)),
+    };
+    let empty = if is_directory(place.as_fd())? { EMPTY_DIRECTORY } else { EMPTY_FILE };
+    let mask = mount::clone_path(Path::new(empty), Depth::One).map_err(at("copy", empty))?;
+    mount::restrict(mask.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
+        .map_err(at("make read-only", empty))?;
+    mount::attach(mask.as_fd(), place.as_fd()).map_err(at("hide", Path::new(path)))
 }
 
 /// The mount points below `root` that are not among `visible`, seen from the root.
