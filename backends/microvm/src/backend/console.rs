@@ -29,9 +29,12 @@ impl Tail {
             .collect();
         let lines: Vec<&str> =
             text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        let first = lines.len().saturating_sub(LINES);
-        let last = lines.get(first..).unwrap_or_default();
-        (!last.is_empty()).then(|| last.join("\n"))
+        let last = lines.len().saturating_sub(LINES);
+        // What came just before a panic says more than the registers that it prints.
+        let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+        let first = panic.map_or(last, |panic| panic.saturating_sub(LINES / 2).min(last));
+        let shown: Vec<&str> = lines.into_iter().skip(first).take(LINES).collect();
+        (!shown.is_empty()).then(|| shown.join("\n"))
     }
 }
 
@@ -52,5 +55,15 @@ mod tests {
         assert_eq!(text.lines().count(), LINES);
         assert_eq!(text.lines().next(), Some("line 99981"));
         assert_eq!(text.lines().last(), Some(" ]0;title  \u{fffd} end"));
+    }
+
+    #[test]
+    fn of_a_panic_its_reason_is_shown_and_not_the_end_of_its_dump() {
+        let mut tail = Tail::default();
+        tail.push(b"moat-guest: no share\nKernel panic - not syncing: init is gone\n");
+        (0..50).for_each(|register| tail.push(format!("R{register}: 0\n").as_bytes()));
+        let text = tail.text().unwrap();
+        assert!(text.starts_with("moat-guest: no share\nKernel panic"), "{text}");
+        assert_eq!(text.lines().count(), LINES);
     }
 }

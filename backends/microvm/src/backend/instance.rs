@@ -117,6 +117,24 @@ impl Instance {
         }
     }
 
+    fn wait_for_end(
+        &mut self,
+        wake: Option<BorrowedFd<'_>>,
+        until: Option<Instant>,
+    ) -> Result<Option<Exit>, Fault> {
+        loop {
+            match self.relay.turn(wake, until).map_err(relay_fault)? {
+                Turn::Message(FromGuest::Exited(exit)) => {
+                    self.exit = Some(exit);
+                    self.relay.finish();
+                }
+                Turn::Message(other) => return Err(unexpected(&other)),
+                Turn::Gone => return self.exit.map(Some).ok_or_else(|| self.lost()),
+                Turn::Woken | Turn::TimedOut => return Ok(None),
+            }
+        }
+    }
+
     fn send(&mut self, message: &ToGuest) -> Result<(), Fault> {
         self.relay.send(message).map_err(relay_fault)
     }
@@ -154,27 +172,12 @@ impl Workload for Instance {
         wake: Option<BorrowedFd<'_>>,
         limit: Option<Duration>,
     ) -> Result<Option<Exit>, Fault> {
-        let until = limit.map(|limit| Instant::now() + limit);
-        loop {
-            match self.relay.turn(wake, until).map_err(relay_fault)? {
-                Turn::Message(FromGuest::Exited(exit)) => {
-                    self.exit = Some(exit);
-                    self.relay.finish();
-                }
-                Turn::Message(other) => return Err(unexpected(&other)),
-                Turn::Gone => match self.exit {
-                    Some(exit) => {
-                        self.raw = None;
-                        return Ok(Some(exit));
-                    }
-                    None => {
-                        self.raw = None;
-                        return Err(self.lost());
-                    }
-                },
-                Turn::Woken | Turn::TimedOut => return Ok(None),
-            }
+        let ended = self.wait_for_end(wake, limit.map(|limit| Instant::now() + limit));
+        if !matches!(ended, Ok(None)) {
+            // Whatever is said next is said to a terminal as it was.
+            self.raw = None;
         }
+        ended
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
