@@ -4,7 +4,7 @@
 //! own files as its root (9p, read and write). `/run` and `/run/bed` are tmpfs: hot files belong
 //! there. Standard output and error are streamed, the exit status is the command's own.
 
-mod cpio;
+pub(crate) mod cpio;
 mod initrd;
 mod kernel;
 mod machine;

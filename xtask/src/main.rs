@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod bed;
+mod bench;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,11 +19,13 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Bed(bed::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse().verb {
         Verb::Bed(args) => bed::run(args),
+        Verb::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -10,27 +10,27 @@ const SYMLINK: u32 = 0o120_777;
 
 /// An archive being written, in memory.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
-    pub(super) fn directory(&mut self, path: &str) -> Result<()> {
+    pub(crate) fn directory(&mut self, path: &str) -> Result<()> {
         self.entry(path, DIRECTORY, &[])
     }
 
     /// A file, readable and executable by all.
-    pub(super) fn file(&mut self, path: &str, data: &[u8]) -> Result<()> {
+    pub(crate) fn file(&mut self, path: &str, data: &[u8]) -> Result<()> {
         self.entry(path, FILE, data)
     }
 
-    pub(super) fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
         self.entry(path, SYMLINK, target.as_bytes())
     }
 
     /// The whole archive, with its trailer.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
         self.entry("TRAILER!!!", 0, &[])?;
         Ok(self.bytes)
     }

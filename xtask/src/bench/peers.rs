@@ -1,0 +1,121 @@
+//! The ways to run `true` in a container, and what each can't do as the others do.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::oci::{MASKED, READ_ONLY};
+use super::report::Outcome;
+use super::start::Contender;
+use super::{build, oci};
+
+/// A contender, or what became of it before the first round.
+pub(super) struct Peer {
+    pub(super) name: &'static str,
+    pub(super) contender: Result<Contender, Outcome>,
+    pub(super) note: Option<&'static str>,
+}
+
+/// What the others are compared with.
+pub(super) const REFERENCE: &str = "crun";
+
+const HYBRID: &str = "/sys/fs/cgroup/unified";
+
+/// All of them, with their files in `room`.
+pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
+    let root = build::rootfs(room)?;
+    let bundle = oci::bundle(room, &root)?;
+    let floor = build::FLOOR.compile(room)?;
+    let (root, bundle) = (root.display().to_string(), bundle.display().to_string());
+    let failed = |error: anyhow::Error| Outcome::Failed(format!("{error:#}"));
+    let moat = moat.map_err(failed);
+    let moat =
+        |keys| self::moat(moat.as_ref().map_err(Clone::clone)?, room, &root, keys).map_err(failed);
+    let floor = floor.display().to_string();
+    let peers = [
+        ("fork + exec", Ok(Contender::new([format!("{root}/bin/true")])), None),
+        ("floor", Ok(Contender::new([&floor, &root, "/bin/true"])), Some(FLOOR_NOTE)),
+        ("bubblewrap", bubblewrap(&root), Some(BUBBLEWRAP_NOTE)),
+        ("crun, no cgroup", crun(&bundle, &["--cgroup-manager=disabled"]), None),
+        (REFERENCE, crun(&bundle, &[]), None),
+        ("runc", runc(&bundle), None),
+        ("moat run", moat(""), Some(MOAT_NOTE)),
+        ("moat run, no reaper", moat("init = false"), Some("with `init = false`")),
+    ];
+    Ok(peers.map(|(name, contender, note)| Peer { name, contender, note }).into())
+}
+
+const FLOOR_NOTE: &str = "the namespaces, mounts, masked paths and change of root alone; no \
+    cgroup, capabilities, seccomp filter or state";
+
+const BUBBLEWRAP_NOTE: &str = "no cgroup limits, no seccomp filter (it has none of its own), all \
+    capabilities dropped, one user mapped";
+
+const MOAT_NOTE: &str = "more than the others: the root is copy-on-write, moat's reaper is PID 1, \
+    policy decides, and a journal of the run is kept while it lasts";
+
+fn bubblewrap(root: &str) -> Result<Contender, Outcome> {
+    let program = installed("bwrap", "bubblewrap")?;
+    let mut argv: Vec<String> = [&program, "--unshare-all", "--unshare-user", "--die-with-parent"]
+        .map(str::to_owned)
+        .into();
+    let mut add = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
+    add(&["--hostname", "bench", "--cap-drop", "ALL", "--clearenv", "--setenv", "PATH", "/bin"]);
+    add(&["--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--mqueue", "/dev/mqueue"]);
+    add(&["--tmpfs", "/dev/shm", "--ro-bind", "/sys", "/sys"]);
+    for path in MASKED {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => add(&["--tmpfs", path]),
+            Ok(_) => add(&["--ro-bind", "/dev/null", path]),
+            Err(_) => {}
+        }
+    }
+    for path in READ_ONLY.iter().filter(|path| Path::new(path).exists()) {
+        add(&["--ro-bind", path, path]);
+    }
+    add(&["/bin/true"]);
+    Ok(Contender::new(argv))
+}
+
+fn crun(bundle: &str, options: &[&str]) -> Result<Contender, Outcome> {
+    let program = installed("crun", "crun")?;
+    let line = [&program].into_iter().map(String::as_str).chain(options.iter().copied());
+    let mut contender = Contender::new(line.chain(["run", "--bundle", bundle]));
+    contender.named = true;
+    if Path::new(HYBRID).is_dir() {
+        // crun refuses cgroup v1 as long as it sees v2 beside it, even without its controllers.
+        let hide = format!("umount {HYBRID} && exec \"$@\"");
+        contender.prelude =
+            ["unshare", "--mount", "sh", "-c", &hide, "sh"].map(str::to_owned).into();
+    }
+    Ok(contender)
+}
+
+fn runc(bundle: &str) -> Result<Contender, Outcome> {
+    let program = installed("runc", "runc")?;
+    let mut contender = Contender::new([&program, "run", "--bundle", bundle]);
+    contender.named = true;
+    Ok(contender)
+}
+
+/// moat with the same limits as the bundle has; `keys` go below the workload's own.
+fn moat(moat: &Path, room: &Path, root: &str, keys: &str) -> Result<Contender> {
+    let spec = room.join(format!("moat{}.toml", keys.len()));
+    let text = format!(
+        "[workload.bench]\nrootfs = \"{root}\"\ncommand = [\"/bin/true\"]\n{keys}\n\
+         [workload.bench.isolation]\nlevel = \"container\"\n\
+         [workload.bench.resources]\ncpus = 1\nmemory = \"512MiB\"\npids = 512\n"
+    );
+    fs::write(&spec, text).with_context(|| spec.display().to_string())?;
+    let [moat, spec] = [moat, &spec].map(|path| path.display().to_string());
+    Ok(Contender::new([moat, "run".to_owned(), spec]))
+}
+
+fn installed(program: &str, package: &str) -> Result<String, Outcome> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+        .map(|file| file.display().to_string())
+        .ok_or_else(|| Outcome::Skipped(format!("{program} is not installed (package {package})")))
+}

@@ -1,0 +1,76 @@
+//! One start of a contender, measured by `launch`; and many at a time.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// A way to run `true` to its end.
+pub(super) struct Contender {
+    /// Run before the measuring, as a prefix of the measuring program's command.
+    pub(super) prelude: Vec<String>,
+    pub(super) argv: Vec<String>,
+    /// Whether each start needs a name of its own, as last argument.
+    pub(super) named: bool,
+}
+
+/// What one start took.
+pub(super) struct Start {
+    pub(super) ms: f64,
+    pub(super) rss_mib: f64,
+}
+
+impl Contender {
+    pub(super) fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let argv = argv.into_iter().map(Into::into).collect();
+        Self { prelude: Vec::new(), argv, named: false }
+    }
+
+    /// Runs it once; anything but status 0 is an error, with its last word on standard error.
+    pub(super) fn start(&self, launch: &Path) -> Result<Start> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let mut line: Vec<String> = self.prelude.clone();
+        line.push(launch.display().to_string());
+        line.extend_from_slice(&self.argv);
+        if self.named {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            line.push(format!("moat-bench-{}-{serial}", std::process::id()));
+        }
+        let (program, args) = line.split_first().context("no command")?;
+        let output = Command::new(program).args(args).output().context(program.clone())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().lines().last().unwrap_or("without a word");
+        ensure!(output.status.success(), "launch: {said}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let numbers: Vec<&str> = text.split_whitespace().collect();
+        let [nanoseconds, kib, status] = numbers[..] else { bail!("launch wrote {text:?}") };
+        let status = ExitStatus::from_raw(status.parse().context("status")?);
+        ensure!(status.success(), "{status}: {said}");
+        Ok(Start {
+            ms: nanoseconds.parse::<f64>().context("time")? / 1e6,
+            rss_mib: kib.parse::<f64>().context("memory")? / 1024.0,
+        })
+    }
+
+    /// Starts per second, of `count` starts of which `width` are under way at any time.
+    pub(super) fn throughput(&self, launch: &Path, count: u32, width: u32) -> Result<f64> {
+        let left = AtomicU32::new(0);
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            let worker = || -> Result<()> {
+                while left.fetch_add(1, Ordering::Relaxed) < count {
+                    self.start(launch)?;
+                }
+                Ok(())
+            };
+            let workers: Vec<_> = (0..width).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => bail!("a worker panicked"),
+            })
+        })?;
+        Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+    }
+}
