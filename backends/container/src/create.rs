@@ -11,13 +11,14 @@ use moat_host::process::ProcessId;
 use moat_init::cgroup::{self, Cgroup};
 use moat_init::control::{self, First, Monitor, Report};
 use moat_init::first::{self, Ids, RootIs, Surroundings, Wiring};
+use moat_init::inside::Owner;
 use moat_init::limits::raise_hard;
 use moat_init::rootfs::{Builder, Tree, UserNamespace};
 use moat_init::sys::clone::{self, Child, Namespaces};
 use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::{Uid, fchown};
+use nix::unistd::{Gid, Uid, fchown};
 
 use crate::aside;
 use crate::fault::{self, fault};
@@ -129,7 +130,7 @@ fn spawn(
     })?;
     let root_builds = !matches!(plan.mapping, Mapping::Single { .. });
     if root_builds {
-        own_pipes(&stdio, plan.mapping.owner().uid);
+        own_pipes(&stdio, plan.mapping.owner());
     }
     let surroundings = Surroundings {
         staging: dir.to_owned(),
@@ -170,11 +171,12 @@ fn stdio() -> std::io::Result<[OwnedFd; 3]> {
 
 /// Gives pipes among them to the container's user 0, who may then give them to the workload's
 /// user: a program that opens /dev/stdout must be allowed to.
-fn own_pipes(stdio: &[OwnedFd; 3], owner: u32) {
+fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner) {
     for fd in stdio {
         if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS) {
             // A convenience: where it is refused, only opening it again is.
-            let _ = fchown(fd.as_fd(), Some(Uid::from_raw(owner)), None);
+            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+            let _ = fchown(fd.as_fd(), Some(uid), Some(gid));
         }
     }
 }

@@ -16,7 +16,7 @@ use moat_core::sandbox::Lower;
 use moat_core::spec::GuestPath;
 use moat_init::sys::mount::{self, Attributes};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::symlinkat;
+use nix::unistd::{AccessFlags, access, symlinkat};
 
 /// What `/` is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,8 @@ impl Skeleton {
                         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
                         split => split?,
                     }
-                } else if let Some(at) = guest_path(&path)
+                } else if access(&path, AccessFlags::R_OK | AccessFlags::X_OK).is_ok()
+                    && let Some(at) = guest_path(&path)
                     && self.lowers.len() < LIMIT
                 {
                     self.lowers.push(Lower { at, source: path });

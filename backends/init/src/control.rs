@@ -121,6 +121,17 @@ impl AsFd for Monitor {
 }
 
 impl First {
+    /// Waits for [`Monitor::proceed`].
+    ///
+    /// # Errors
+    /// `EPIPE` when the owner is gone.
+    pub fn wait_to_proceed(&self) -> nix::Result<()> {
+        match self.receive()? {
+            Some(Order::Proceed) => Ok(()),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+
     pub(crate) fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> nix::Result<()> {
         send(&self.0, &Message::Ready, terminal)
     }

@@ -142,7 +142,7 @@ fn set_up(
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
     let own = surroundings.user_namespace == UserNamespace::Own;
-    if own && !matches!(control.receive(), Ok(Some(Order::Proceed))) {
+    if own && control.wait_to_proceed().is_err() {
         return Ok(None);
     }
     // Before the change of user: the staging directory is the machine's root's alone.

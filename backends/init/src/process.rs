@@ -76,7 +76,7 @@ impl Program {
     fn become_workload(self, dies_with_parent: bool) -> Result<Command, StartError> {
         process::reset_signals();
         setsid().step(|| "make a session")?;
-        own_stdio(&self.stdio, &self.identity);
+        own_stdio(&self.stdio, &self.identity, self.terminal);
         descriptor::become_stdio(self.stdio).step(|| "set up stdin, stdout and stderr")?;
         if self.terminal {
             tty::take_control().step(|| "take control of the terminal")?;
@@ -125,13 +125,14 @@ fn change_user(identity: &Identity, ids: Ids) -> Result<(), StartError> {
     setresuid(uid, uid, uid).map_err(outside).step(become_user)
 }
 
-/// Pipes among stdin, stdout and stderr become the workload's user's, so that it may open
-/// /dev/stdout again; anything with a name of its own is left alone.
-fn own_stdio(stdio: &[OwnedFd; 3], identity: &Identity) {
+/// Pipes among stdin, stdout and stderr, and the workload's own terminal, become its user's, so
+/// that it may open /dev/stdout again; anything with a name of its own is left alone.
+fn own_stdio(stdio: &[OwnedFd; 3], identity: &Identity, terminal: bool) {
     /// `PIPEFS_MAGIC` of linux/magic.h.
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
     for fd in stdio {
-        if nix::sys::statfs::fstatfs(fd).is_ok_and(|fs| fs.filesystem_type().0 == PIPEFS) {
+        let kind = nix::sys::statfs::fstatfs(fd).map(|fs| fs.filesystem_type().0);
+        if kind == Ok(PIPEFS) || terminal {
             // A convenience: where it is refused, only opening it again is.
             let _ = fchown(fd.as_fd(), Some(Uid::from_raw(identity.uid)), None);
         }

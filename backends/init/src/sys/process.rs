@@ -14,9 +14,16 @@ use super::clone::exit_status;
 /// Gives every signal its default effect and takes every one from the mask: both are inherited
 /// over exec, and moat's caller or runtime may have ignored some (SIGPIPE).
 pub fn reset_signals() {
+    // The kernel's own structure, all zeroes: SIG_DFL, no flags, no mask. By the raw call, since
+    // the C library keeps two signals to itself, which may be ignored as well.
+    let default = [0u64; 4];
+    let old = std::ptr::null_mut::<u64>();
     for number in 1..=64 {
-        // SAFETY: sets a default disposition; the two signals that can't be changed just fail.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: rt_sigaction(2) reads the four words of a kernel sigaction and writes nothing to
+        // null; the two signals that can't be changed just fail.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), old, size_of::<u64>())
+        };
     }
     // SAFETY: an all-zero sigset_t is the empty set.
     let empty: libc::sigset_t = unsafe { std::mem::zeroed() };

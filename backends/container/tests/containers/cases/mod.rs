@@ -1,0 +1,25 @@
+//! The cases.
+
+mod life;
+mod limits;
+mod plain_user;
+mod process;
+mod root;
+mod terminal;
+mod wall;
+
+/// A case with its name.
+pub(crate) type Named = (&'static str, fn());
+
+pub(crate) fn all() -> Vec<Named> {
+    [
+        process::CASES,
+        root::CASES,
+        wall::CASES,
+        limits::CASES,
+        life::CASES,
+        terminal::CASES,
+        plain_user::CASES,
+    ]
+    .concat()
+}
