@@ -1,6 +1,8 @@
 //! Real containers. Each case runs this program again as a monitor, since a monitor must have one
 //! thread only, gives its workload its own stdin, stdout and stderr, and may be killed.
 #![allow(missing_docs)]
+// Every function here is a test's.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 mod cases;
