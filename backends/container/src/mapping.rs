@@ -1,7 +1,8 @@
 //! How the container's ids stand for the host's, and mounts whose owners are mapped by it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use moat_core::spec::Signal;
@@ -10,7 +11,7 @@ use moat_init::inside::Owner;
 use moat_init::sys::clone::{self, Child, Namespaces};
 use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
-use nix::sys::statfs::statfs;
+use nix::sys::stat::{major, minor};
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -36,9 +37,9 @@ pub(crate) enum Mapping {
     },
 }
 
-/// Filesystems that have been mappable since before the oldest kernel that moat supports: ext4,
-/// btrfs and xfs (linux/magic.h). The others are tried.
-const KNOWN: [i64; 3] = [0xef53, 0x9123_683e, 0x5846_5342];
+/// Filesystems that have been mappable since before the oldest kernel that moat supports. The
+/// others are tried.
+const KNOWN: [&str; 2] = ["ext4", "xfs"];
 
 impl Mapping {
     /// Chooses one for these sources of a root and volumes. Each that may or may not be mappable
@@ -85,19 +86,25 @@ impl Mapping {
     }
 }
 
-/// Whether it can be mapped for sure.
+/// Whether it can be mapped for sure, by what is mounted (proc_pid_mountinfo(5)); statfs(2) can't
+/// tell, since 9p says there what its server's filesystem is.
 fn is_known(source: &Path, depth: Depth) -> bool {
-    let known = statfs(source).is_ok_and(|fs| KNOWN.contains(&fs.filesystem_type().0));
-    known && (depth == Depth::One || !has_mounts_below(source))
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let Ok(device) = fs::metadata(source).map(|found| found.dev()) else { return false };
+    let device = format!("{}:{}", major(device), minor(device));
+    let known = mounts.lines().any(|line| {
+        let kind = line.split_once(" - ").and_then(|(_, back)| back.split(' ').next());
+        line.split(' ').nth(2) == Some(&device) && kind.is_some_and(|kind| KNOWN.contains(&kind))
+    });
+    known && (depth == Depth::One || !has_mounts_below(source, &mounts))
 }
 
-/// Whether anything may be mounted below: proc_pid_mountinfo(5), the fifth field. Characters that
-/// are written otherwise there do not match, so that such a path counts as one that has.
-fn has_mounts_below(path: &Path) -> bool {
+/// Whether anything may be mounted below: the fifth field. Characters that are written otherwise
+/// there do not match, so that such a path counts as one that has.
+fn has_mounts_below(path: &Path, mounts: &str) -> bool {
     let Some(path) = path.to_str().filter(|path| !path.contains([' ', '\t', '\n', '\\'])) else {
         return true;
     };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return true };
     let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     points.any(|point| {
         point.strip_prefix(path).is_some_and(|below| path == "/" || below.starts_with('/'))
