@@ -47,6 +47,11 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+/// Fetches the machine's kernel, unless it is there.
+pub(crate) fn prepare() -> Result<()> {
+    Kernel::cached().map(|_| ())
+}
+
 /// Runs the command of `args`; its status is the answer.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let kernel = Kernel::cached()?;

@@ -4,6 +4,8 @@
 
 mod bed;
 mod bench;
+mod setup;
+mod test;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,12 +22,16 @@ struct Args {
 enum Verb {
     Bed(bed::Args),
     Bench(bench::Args),
+    Setup(setup::Args),
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse().verb {
         Verb::Bed(args) => bed::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

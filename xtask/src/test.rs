@@ -78,13 +78,25 @@ fn cargo(args: &[&str]) -> Result<()> {
 fn checks(counts: &mut Counts) -> Result<()> {
     step("formatting, lints, licences");
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    cargo(&[
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     let deny = Command::new(env!("CARGO")).args(["deny", "--version"]).output()?;
     if deny.status.success() {
         // Advisories need a database that is fetched from outside the package registries.
         cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])?;
     } else {
-        counts.skipped("cargo deny", "cargo-deny is not installed (`cargo install --locked cargo-deny`)");
+        counts.skipped(
+            "cargo deny",
+            "cargo-deny is not installed (`cargo install --locked cargo-deny`)",
+        );
     }
     Ok(())
 }
@@ -113,7 +125,10 @@ impl Test {
     /// As cargo runs it: in its package's directory.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);
-        command.args(args).current_dir(&self.manifest_dir).env("CARGO_MANIFEST_DIR", &self.manifest_dir);
+        command
+            .args(args)
+            .current_dir(&self.manifest_dir)
+            .env("CARGO_MANIFEST_DIR", &self.manifest_dir);
         command
     }
 }
@@ -121,7 +136,14 @@ impl Test {
 /// Builds every test and tells where cargo put it.
 fn executables() -> Result<Vec<Test>> {
     let output = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--no-run", "--locked", "--message-format", "json-render-diagnostics"])
+        .args([
+            "test",
+            "--workspace",
+            "--no-run",
+            "--locked",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "the tests don't build");
@@ -158,7 +180,18 @@ fn package(id: &str) -> String {
 /// Why this machine can't run a micro-VM by moat's own word; `None` when it can.
 fn vm_lacks() -> Result<Option<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--", "explain", "--format", "json", "--isolation", "vm", "--", "true"])
+        .args([
+            "run",
+            "--quiet",
+            "--",
+            "explain",
+            "--format",
+            "json",
+            "--isolation",
+            "vm",
+            "--",
+            "true",
+        ])
         .output()?;
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

@@ -58,7 +58,9 @@ impl Counts {
     }
 
     fn read(&mut self, executable: &str, line: &str) {
-        if let Some((name, reason)) = line.strip_prefix("skipped: ").and_then(|rest| rest.split_once(": ")) {
+        if let Some((name, reason)) =
+            line.strip_prefix("skipped: ").and_then(|rest| rest.split_once(": "))
+        {
             self.skipped.insert((executable.to_owned(), name.to_owned()), reason.to_owned());
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
