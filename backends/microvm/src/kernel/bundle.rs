@@ -1,5 +1,6 @@
 //! A bundle on disk, and its manifest.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,18 @@ pub enum Source {
         /// Its version, in the packager's counting.
         package_version: String,
     },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Package { package, package_version } => write!(f, "{package} {package_version}"),
+            Self::File { path } => write!(f, "{}", path.display()),
+            Self::Build { package, package_version } => {
+                write!(f, "a build of {package} {package_version}")
+            }
+        }
+    }
 }
 
 /// A kernel bundle that is there.
