@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_core::spec::{Level, Trust};
+use moat_microvm::boot::Discovery;
 
 /// Runs a workload, declared once, in a container or in a micro-VM.
 #[derive(Debug, Parser)]
 #[command(name = "moat", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit status: run gives the workload's own; 125 moat failed, 126 the command \
+#[command(
+    after_help = "Exit status: run gives the workload's own; 125 moat failed, 126 the command \
     can't be executed, 127 it was not found, 128+n it was ended by signal n. Before anything \
-    runs: 2 usage, 3 spec, 4 denied by policy, 5 the host lacks something.")]
+    runs: 2 usage, 3 spec, 4 denied by policy, 5 the host lacks something."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -160,6 +163,15 @@ impl From<LevelArg> for Level {
             LevelArg::Auto => Self::Auto,
             LevelArg::Container => Self::Container,
             LevelArg::Vm => Self::Vm,
+        }
+    }
+}
+
+impl From<DiscoveryArg> for Discovery {
+    fn from(discovery: DiscoveryArg) -> Self {
+        match discovery {
+            DiscoveryArg::Acpi => Self::Acpi,
+            DiscoveryArg::Cmdline => Self::Cmdline,
         }
     }
 }

@@ -55,7 +55,8 @@ pub(crate) fn candidate(candidate: &Candidate) -> String {
         (true, true) => "can be had".to_owned(),
         (false, true) => "can be had, but is below the floor".to_owned(),
         (_, false) => {
-            let lacks: Vec<_> = candidate.missing.iter().map(|missing| missing.what.as_str()).collect();
+            let lacks: Vec<_> =
+                candidate.missing.iter().map(|missing| missing.what.as_str()).collect();
             format!("can't be had: {}", lacks.join("; "))
         }
     };

@@ -68,7 +68,8 @@ impl Host {
 
     /// Everything that was tried of both walls, weakest first.
     pub(crate) fn checks(&self) -> Vec<(Isolation, Check)> {
-        let container = self.container.probe().into_iter().map(|check| (Isolation::Container, check));
+        let container =
+            self.container.probe().into_iter().map(|check| (Isolation::Container, check));
         let vm = self.microvm.probe().into_iter().map(|check| (Isolation::Vm, check));
         container.chain(vm).collect()
     }
@@ -84,7 +85,8 @@ impl Host {
         for orphan in &orphans.found {
             match self.clear(orphan) {
                 Ok(()) => {
-                    let name = orphan.header.as_ref().map_or("an instance", |header| header.name.as_str());
+                    let name =
+                        orphan.header.as_ref().map_or("an instance", |header| header.name.as_str());
                     output.warn(&format!(
                         "cleaned up after {name} ({}), whose moat was killed",
                         orphan.dir.file_name().unwrap_or_default().to_string_lossy()
@@ -103,7 +105,8 @@ impl Host {
         let name = orphan.header.as_ref().map(|header| header.backend.as_str());
         for backend in [&self.container as &dyn Backend, &self.microvm] {
             if name.is_none_or(|name| name == backend.name()) {
-                let left = backend.attach(&orphan.dir).map_err(|fault| self.unclear(orphan, fault))?;
+                let left =
+                    backend.attach(&orphan.dir).map_err(|fault| self.unclear(orphan, fault))?;
                 left.destroy().map_err(|fault| self.unclear(orphan, fault))?;
             }
         }
@@ -111,8 +114,11 @@ impl Host {
     }
 
     fn unclear(&self, orphan: &Found, fault: Fault) -> Fault {
-        Fault::new(Code::State, format!("what was left in {} can't be cleared", orphan.dir.display()))
-            .hint("end what still runs of it, then remove the directory")
-            .because(fault)
+        Fault::new(
+            Code::State,
+            format!("what was left in {} can't be cleared", orphan.dir.display()),
+        )
+        .hint("end what still runs of it, then remove the directory")
+        .because(fault)
     }
 }

@@ -36,7 +36,8 @@ pub(crate) struct Signals(SignalFd);
 impl Signals {
     /// Holds them back. Called before anything is created, so that none can end moat half-way.
     pub(crate) fn hold() -> Result<Self, Fault> {
-        let failed = |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
+        let failed =
+            |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
         let mut set = SigSet::empty();
         for signal in PASSED_ON {
             set.add(signal);
@@ -48,8 +49,11 @@ impl Signals {
 
     fn next(&mut self) -> Result<Option<Number>, Fault> {
         let read = self.0.read_signal();
-        let info = read.map_err(|errno| Fault::new(Code::State, "signals can't be read").because(errno))?;
-        Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()).and_then(|number| Number::try_from(number).ok()))
+        let info =
+            read.map_err(|errno| Fault::new(Code::State, "signals can't be read").because(errno))?;
+        Ok(info
+            .and_then(|info| i32::try_from(info.ssi_signo).ok())
+            .and_then(|number| Number::try_from(number).ok()))
     }
 }
 
@@ -90,7 +94,8 @@ pub(crate) fn watch<J: Journal>(
             } else if interrupts >= 3 {
                 patience = Patience::Until(Instant::now());
             } else if stops && matches!(patience, Patience::Endless) {
-                let asked = if signal == Number::SIGTERM { workload.stop_signal } else { Signal::HUP };
+                let asked =
+                    if signal == Number::SIGTERM { workload.stop_signal } else { Signal::HUP };
                 instance.stop(asked)?;
                 patience = Patience::Until(Instant::now() + workload.stop_timeout);
             } else if let Some(signal) = Signal::from_number(signal as i32) {

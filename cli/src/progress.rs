@@ -30,7 +30,9 @@ impl Shown {
         }
         match &self.bar {
             Some(bar) => draw(bar, progress),
-            None if is_new => self.output.note(progress.step, || json!({ "progress": progress.step })),
+            None if is_new => {
+                self.output.note(progress.step, || json!({ "progress": progress.step }));
+            }
             None => {}
         }
     }

@@ -1,9 +1,9 @@
 //! From the command line to workloads as meant.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::env;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::{self, Policy};
@@ -103,7 +103,8 @@ fn finished(mut workload: Resolved, selection: &Selection, command: &[String]) -
 
 /// An environment file; one byte more than it may have is enough to be refused by its size.
 fn read_env_file(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    String::from_utf8(read(path)?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads at most one byte more than a spec may have: the parser refuses it by its size then.
@@ -130,7 +131,8 @@ fn unreadable(path: &Path, error: io::Error, by_default: bool) -> Fault {
 /// The directory by which relative paths of the spec go, absolute.
 fn base(path: &Path) -> Result<PathBuf, Fault> {
     let failed = |error| {
-        Fault::new(Code::Spec, format!("the directory of {} can't be told", path.display())).because(error)
+        Fault::new(Code::Spec, format!("the directory of {} can't be told", path.display()))
+            .because(error)
     };
     let whole = std::path::absolute(path).map_err(failed)?;
     Ok(whole.parent().unwrap_or(Path::new("/")).to_owned())

@@ -1,4 +1,6 @@
 //! The decision, over every combination of what it looks at.
+// Test helpers fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -117,7 +119,7 @@ fn what_was_asked_is_what_runs_or_nothing_runs() {
         let asked = workload.isolation.flag.unwrap_or(workload.isolation.level);
         match (asked, decision) {
             (Level::Container, Ok(decision)) => {
-                assert_eq!(decision.isolation, Isolation::Container)
+                assert_eq!(decision.isolation, Isolation::Container);
             }
             (Level::Vm, Ok(decision)) => assert_eq!(decision.isolation, Isolation::Vm),
             _ => {}

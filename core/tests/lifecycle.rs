@@ -1,5 +1,7 @@
 //! Whatever is asked of an instance in whatever order, its backend is called only as its traits
 //! promise, the journal is a walk through the table, and nothing that was created is left.
+// Test helpers fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;

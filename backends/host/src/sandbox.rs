@@ -6,9 +6,7 @@ use std::env;
 use std::path::PathBuf;
 
 use moat_core::sandbox::{Lower, Mount, MountKind, Process, Rootfs, Sandbox, TerminalSize};
-use moat_core::spec::{
-    Bytes, Capability, DEFAULT_CAPABILITIES, GuestPath, Resolved, Security, Volume,
-};
+use moat_core::spec::{Bytes, GuestPath, Resolved, Volume};
 
 /// What a terminal is taken for when moat's own environment does not say.
 const DEFAULT_TERM: &str = "xterm";
@@ -54,7 +52,7 @@ fn process(workload: &Resolved, terminal: Option<TerminalSize>) -> Process {
         working_dir: workload.working_dir.clone(),
         user: workload.user.clone(),
         terminal,
-        capabilities: capabilities(&workload.security),
+        capabilities: workload.security.capabilities(),
         no_new_privileges: workload.security.no_new_privileges,
         rlimits: workload.rlimits.clone(),
     }
@@ -68,15 +66,6 @@ fn environment(workload: &Resolved, on_terminal: bool) -> BTreeMap<String, Strin
         all.entry("TERM".to_owned()).or_insert_with(term);
     }
     all
-}
-
-fn capabilities(security: &Security) -> Vec<Capability> {
-    let mut kept: Vec<Capability> =
-        DEFAULT_CAPABILITIES.iter().chain(&security.cap_add).copied().collect();
-    kept.retain(|capability| !security.cap_drop.contains(capability));
-    kept.sort_unstable();
-    kept.dedup();
-    kept
 }
 
 #[cfg(test)]
@@ -101,17 +90,6 @@ mod tests {
         });
         assert_eq!(targets(&sandbox), ["/src", "/src/app"]);
         assert_eq!(sandbox.mounts[1].kind, MountKind::Bind { source: "/v/0".into() });
-    }
-
-    #[test]
-    fn what_is_dropped_stays_dropped() {
-        let mut workload = workload();
-        workload.security.cap_add = vec![Capability::SYS_ADMIN, Capability::CHOWN];
-        workload.security.cap_drop = vec![Capability::KILL, Capability::SYS_ADMIN];
-        let sandbox = describe(&workload, None, Vec::new(), Vec::new(), |_, _| PathBuf::new());
-        let kept = sandbox.process.capabilities;
-        assert_eq!(kept.len(), DEFAULT_CAPABILITIES.len() - 1);
-        assert!(!kept.contains(&Capability::KILL) && !kept.contains(&Capability::SYS_ADMIN));
     }
 
     #[test]

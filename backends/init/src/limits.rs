@@ -38,7 +38,7 @@ pub(crate) fn apply(rlimits: &[Rlimit]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Raises the hard limits of process `pid` so far that [`apply`] may set these limits there. For
+/// Raises the hard limits of process `pid` so far that `apply` may set these limits there. For
 /// the machine's root to do before the process, in a user namespace, can't itself.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ fn report(rows: &[Row]) -> String {
 
 fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     for row in rows {
         let verdict = match (row.ok, row.needed) {
             (true, _) => "ok",

@@ -19,7 +19,8 @@ pub(crate) fn explain(output: Output, args: &Explain) -> Result<u8, Failure> {
     let told: Vec<Told> = workloads
         .into_iter()
         .map(|workload| {
-            let outcome = decide(&policy, &workload, &facts).map(|approved| approved.decision().clone());
+            let outcome =
+                decide(&policy, &workload, &facts).map(|approved| approved.decision().clone());
             Told { workload, outcome }
         })
         .collect();

@@ -46,9 +46,10 @@ pub(crate) fn ensure(
         )
         .hint("run `moat kernel install` while online, or `moat kernel import FILE`"));
     }
-    output.note("no guest kernel is there yet: installing the distribution's", || {
-        json!({ "installing": "kernel" })
-    });
+    output.note(
+        "no guest kernel is there yet: installing the distribution's",
+        || json!({ "installing": "kernel" }),
+    );
     let bundle = install(output, &store)?;
     output.note(&described(&bundle), || row(&bundle, true));
     Ok(())
@@ -62,9 +63,9 @@ fn install(output: Output, store: &Store) -> Result<Bundle, Fault> {
 fn import(output: Output, store: &Store, args: &ImportArgs) -> Result<Bundle, Fault> {
     let mut shown = Shown::new(output);
     let import = Import {
-        file: args.file.clone(),
-        modules: args.modules.clone(),
-        name: args.name.clone(),
+        file: &args.file,
+        modules: args.modules.as_deref(),
+        name: args.name.as_deref(),
         discovery: args.discovery.into(),
     };
     Ok(store.import(&import, &mut |progress| shown.take(progress))?)
@@ -80,7 +81,7 @@ fn list(output: Output, store: &Store) -> Result<u8, Failure> {
             return "no guest kernel is there yet: `moat kernel install` fetches one".to_owned();
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.set_header(["NAME", "VERSION", "FORMAT", "DISCOVERY", "MODULES", "SOURCE"]);
         for bundle in &bundles {
             let manifest = bundle.manifest();

@@ -1,6 +1,6 @@
 //! `moat run`
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::Instance;
@@ -61,7 +61,7 @@ fn numbered(steps: &[Step]) -> String {
 
 /// The terminal that the workload gets: the one that moat is on, unless the spec says no.
 fn terminal_for(workload: &Resolved) -> Result<Option<TerminalSize>, Fault> {
-    let size = terminal::is_terminal(io::stdin()).then(|| terminal::size(io::stdout())).flatten();
+    let size = io::stdin().is_terminal().then(|| terminal::size(io::stdout())).flatten();
     match (workload.tty, size) {
         (Some(false), _) => Ok(None),
         (Some(true), None) => Err(Fault::new(

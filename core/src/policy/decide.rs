@@ -201,6 +201,16 @@ fn lacks(missing: &[Missing]) -> String {
     each.join("; ")
 }
 
+impl Refusal {
+    /// What kind of refusal it is.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Denied { .. } | Self::BelowFloor { .. } => Code::Denied,
+            Self::Unavailable { .. } => Code::Unavailable,
+        }
+    }
+}
+
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let what = refusal.to_string();

@@ -27,7 +27,7 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
         .map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
 }
 
-/// As [`write`], but for a file that this kernel may not have.
+/// As [`fn@write`], but for a file that this kernel may not have.
 pub(super) fn write_if_there(path: &Path, value: &str) -> Result<(), Error> {
     match write(path, value) {
         Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),

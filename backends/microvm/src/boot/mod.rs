@@ -7,6 +7,7 @@ pub mod layout;
 pub(crate) mod longmode;
 mod params;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 
@@ -27,6 +28,15 @@ pub enum KernelFormat {
     BzImage,
 }
 
+impl fmt::Display for KernelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Elf => "elf",
+            Self::BzImage => "bzimage",
+        })
+    }
+}
+
 /// How the kernel finds its devices and processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,6 +45,15 @@ pub enum Discovery {
     Acpi,
     /// `virtio_mmio.device=` on the command line, and an MP table: moat's own kernel.
     Cmdline,
+}
+
+impl fmt::Display for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Acpi => "acpi",
+            Self::Cmdline => "cmdline",
+        })
+    }
 }
 
 /// What can go wrong before the guest's first instruction.
