@@ -14,6 +14,14 @@ use crate::starters::PLAIN_USER;
 
 const CONTAINER: Option<&str> = Some("container");
 
+fn spec(root: &str) -> String {
+    format!("[workload.case]\nrootfs = \"{root}\"\ncommand = [\"true\"]\n")
+}
+
+fn spec_with_volume(volume: &str) -> String {
+    format!("{}volumes = [\"{volume}\"]\n", spec("./root"))
+}
+
 /// Runs `true` with this spec in this workspace, which must fail before it begins.
 fn fails(space: &Workspace, spec: &str) -> Result<Seen> {
     let watched = Watched::new(space)?;
@@ -28,8 +36,7 @@ fn fails(space: &Workspace, spec: &str) -> Result<Seen> {
 #[test]
 fn a_root_that_is_not_there() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
-    let spec = "[workload.case]\nrootfs = \"./nosuch\"\n";
-    fails(&space, spec)?.stderr_has("nosuch")?;
+    fails(&space, &spec("./nosuch"))?.stderr_has("nosuch")?;
     // Neither is it made, nor does a dry run find it.
     ensure!(!space.path().join("nosuch").exists(), "it was made");
     let dry = space.verb(&["run", "--dry-run", "--isolation", "container", "--", "true"])?;
@@ -43,12 +50,12 @@ fn a_root_that_is_not_there() -> Result<()> {
 fn a_root_that_is_a_file_or_a_loop() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
     space.write("file", "")?;
-    fails(&space, "[workload.case]\nrootfs = \"./file\"\n")?.stderr_has("file")?;
+    fails(&space, &spec("./file"))?.stderr_has("file")?;
     symlink("loop", space.path().join("loop"))?;
-    fails(&space, "[workload.case]\nrootfs = \"./loop\"\n")?.stderr_has("loop")?;
+    fails(&space, &spec("./loop"))?.stderr_has("loop")?;
     symlink("b", space.path().join("a"))?;
     symlink("a", space.path().join("b"))?;
-    fails(&space, "[workload.case]\nrootfs = \"./a/b\"\n")?;
+    fails(&space, &spec("./a/b"))?;
     Ok(())
 }
 
@@ -57,7 +64,7 @@ fn an_empty_root_has_no_command() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
     let watched = Watched::new(&space)?;
     fs::create_dir(space.path().join("empty"))?;
-    space.whole_spec("[workload.case]\nrootfs = \"./empty\"\n")?;
+    space.whole_spec(spec("./empty"))?;
     let seen = watched.watch(space.moat(&["true"])?).run()?;
     seen.refused(127, "not-found")?.stderr_has("true")?;
     watched.nothing(&space, &[])?;
@@ -101,14 +108,12 @@ fn hostile_roots_do_not_reach_the_host() -> Result<()> {
 #[test]
 fn volumes_that_are_not_there() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
-    let spec =
-        |volume: &str| format!("[workload.case]\nrootfs = \"./root\"\nvolumes = [\"{volume}\"]\n");
-    fails(&space, &spec("./nosuch:/data"))?.stderr_has("nosuch")?;
+    fails(&space, &spec_with_volume("./nosuch:/data"))?.stderr_has("nosuch")?;
     ensure!(!space.path().join("nosuch").exists(), "it was made");
     symlink("loop", space.path().join("loop"))?;
-    fails(&space, &spec("./loop:/data"))?.stderr_has("loop")?;
+    fails(&space, &spec_with_volume("./loop:/data"))?.stderr_has("loop")?;
     space.write("file", "")?;
-    fails(&space, &spec("./file/below:/data"))?.stderr_has("below")?;
+    fails(&space, &spec_with_volume("./file/below:/data"))?.stderr_has("below")?;
     Ok(())
 }
 
@@ -119,8 +124,7 @@ fn a_volume_where_it_can_not_be_mounted() -> Result<()> {
     // A directory over a file, and a file over a directory.
     space.write("file", "")?;
     for volume in ["./data:/etc/passwd", "./file:/etc"] {
-        let spec = format!("[workload.case]\nrootfs = \"./root\"\nvolumes = [\"{volume}\"]\n");
-        let seen = fails(&space, &spec)?;
+        let seen = fails(&space, &spec_with_volume(volume))?;
         ensure!(seen.err().contains("/etc"), "{}", seen.shown());
     }
     ensure!(Path::new(&space.root().join("etc/passwd")).exists(), "the root lost a file");

@@ -15,7 +15,11 @@ fn refused(text: impl AsRef<[u8]>) -> Result<Seen> {
     let space = Workspace::new(None)?;
     space.whole_spec(text)?;
     let seen = space.verb(&["run", "moat.toml"])?.run()?;
-    seen.status(3)?.stdout("")?.stderr_has("error[spec]: moat.toml")?.stderr_lacks("panicked")?;
+    seen.status(3)?
+        .stdout("")?
+        .stderr_has("error[spec]: ")?
+        .stderr_has("\nmoat.toml:")?
+        .stderr_lacks("panicked")?;
     ensure!(seen.stderr.len() < 64 << 10, "{} bytes of errors", seen.stderr.len());
     Ok(seen)
 }

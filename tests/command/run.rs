@@ -67,10 +67,22 @@ fn one_of_several_workloads_must_be_named() -> Result<()> {
          [workload.two]\nrootfs = \"root\"\ncommand = [\"echo\", \"2\"]\n",
     )?;
     let seen = space.verb(&["run", "moat.toml"])?.run()?;
-    seen.refused(2, "usage")?.stderr_has("one, two")?;
+    seen.status(3)?.stdout("")?.stderr_has("error[spec]: ")?.stderr_has("one, two")?;
     space.verb(&["run", "moat.toml", "two"])?.run()?.status(0)?.stdout("2\n")?;
     let seen = space.verb(&["run", "moat.toml", "three"])?.run()?;
-    seen.refused(2, "usage")?.stderr_has("\"three\"")?.stderr_has("one, two")?;
+    seen.status(3)?.stdout("")?.stderr_has("\"three\"")?.stderr_has("one, two")?;
+    Ok(())
+}
+
+#[test]
+fn a_command_stands_in_for_the_specs_own() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.whole_spec("[workload.case]\nrootfs = \"root\"\ncommand = [\"false\"]\n")?;
+    let args = ["run", "moat.toml", "--", "echo", "instead"];
+    space.verb(&args)?.run()?.status(0)?.stdout("instead\n")?;
+    // Also where the spec has none.
+    space.whole_spec("[workload.case]\nrootfs = \"root\"\n")?;
+    space.verb(&args)?.run()?.status(0)?.stdout("instead\n")?;
     Ok(())
 }
 

@@ -12,6 +12,9 @@ use anyhow::{Context, Result};
 use crate::live::Live;
 use crate::seen::Seen;
 
+/// The bed's memory filesystem: its other files come over 9p, slowly.
+pub(crate) const BED: &str = "/run/bed";
+
 /// How long one run may take; generous, since micro-VMs may run in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -28,6 +31,16 @@ pub fn executable() -> Result<PathBuf> {
     let beside = here.ancestors().nth(2).map(|profile| profile.join("moat"));
     let found = beside.filter(|path| path.exists());
     found.context("moat is not built: run `cargo build` first, or set MOAT_BIN")
+}
+
+/// The runtime directory of all tests but those with their own: what they share is found out
+/// about this machine only once, and what others run here is not swept up or reported.
+fn runtime_dir() -> PathBuf {
+    if Path::new(BED).is_dir() {
+        return Path::new(BED).join("runtime");
+    }
+    let here = env::current_exe().unwrap_or_default();
+    here.with_file_name("moat-tests-runtime")
 }
 
 /// One run of moat, and what it is given.
@@ -89,6 +102,7 @@ impl Moat {
         args: impl IntoIterator<Item = S>,
     ) -> Self {
         command.args(args);
+        command.env("XDG_RUNTIME_DIR", runtime_dir());
         // What the tests' caller logs or traces is no part of what moat says.
         command.env_remove("MOAT_LOG").env_remove("RUST_BACKTRACE");
         Self { command, stdin: Input::Bytes(Vec::new()), merged: false, timeout: TIMEOUT }

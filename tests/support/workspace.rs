@@ -6,12 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::moat::Moat;
+use crate::moat::{BED, Moat};
 use crate::rootfs;
 use crate::seen::Seen;
-
-/// The bed's memory filesystem: its other files come over 9p, slowly.
-const BED: &str = "/run/bed";
 
 /// A directory with a spec and a small root.
 #[derive(Debug)]
@@ -47,12 +44,13 @@ impl Workspace {
         self.path().join("root")
     }
 
-    /// Writes a spec with one workload `case` on the small root, with these further lines.
+    /// Writes a spec with one workload `case` on the small root, with these further lines, and
+    /// with the command `true` if they have none.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn spec(&self, lines: &str) -> Result<()> {
-        self.whole_spec(format!("[workload.case]\nrootfs = \"./root\"\n{lines}\n"))
+        self.whole_spec(with_root("rootfs = \"./root\"", lines))
     }
 
     /// Writes a spec with one workload `case` on this machine's own root.
@@ -60,7 +58,7 @@ impl Workspace {
     /// # Errors
     /// When it can't be written.
     pub fn host_spec(&self, lines: &str) -> Result<()> {
-        self.whole_spec(format!("[workload.case]\nimage = \"host\"\n{lines}\n"))
+        self.whole_spec(with_root("image = \"host\"", lines))
     }
 
     /// Writes a spec.
@@ -145,4 +143,11 @@ impl Workspace {
     pub fn sh(&self, script: &str) -> Result<Seen> {
         self.run(&["sh", "-c", script])
     }
+}
+
+fn with_root(root: &str, lines: &str) -> String {
+    let has_command = lines.lines().any(|line| line.starts_with("command = "));
+    let command = if has_command { "" } else { "command = [\"true\"]\n" };
+    // The further lines come last: they may open tables of their own.
+    format!("[workload.case]\n{root}\n{command}{lines}\n")
 }

@@ -16,7 +16,8 @@ const NODES: [(&str, &str); 6] = [
 ];
 
 /// All else that may be there.
-const OTHERS: [&str; 8] = ["fd", "mqueue", "ptmx", "pts", "shm", "stderr", "stdin", "stdout"];
+const OTHERS: [&str; 9] =
+    ["core", "fd", "mqueue", "ptmx", "pts", "shm", "stderr", "stdin", "stdout"];
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;

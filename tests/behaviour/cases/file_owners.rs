@@ -23,7 +23,7 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
          : > /given/file; stat -c %u:%g /given/file")?;
     seen.status(0)?.stderr("")?.stdout(
         "0:0 755\n1234:65000 6641\n1000:1000 755\n0:0 755\n0:0 644\n\
-         65534:3 641\n65535:0 755\n7:8\n0:0\n",
+         65534:3 2641\n65535:0 755\n7:8\n0:0\n",
     )?;
     Ok(vec![seen])
 }

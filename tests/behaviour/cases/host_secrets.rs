@@ -37,7 +37,7 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let script = format!(
         "cd {at} || exit; for f in {} {}; do [ -e $f ] && echo $f; done; \
          cat /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key 2>/dev/null; \
-         ls -A /run; find /root -name 'id_*' 2>/dev/null; \
+         ls -A /run; ls -A /root/.ssh /root/.gnupg 2>/dev/null; \
          mkdir .ssh && echo own > .ssh/id_ed25519 && cat .ssh/id_ed25519",
         SECRETS.join(" "),
         PLAIN.join(" ")

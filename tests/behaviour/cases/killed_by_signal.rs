@@ -5,7 +5,7 @@ use moat_tests::seen::Seen;
 
 use crate::wall::Wall;
 
-const SIGNALS: [(&str, i32); 4] = [("KILL", 9), ("SEGV", 11), ("TERM", 15), ("RTMAX", 64)];
+const SIGNALS: [(&str, i32); 4] = [("KILL", 9), ("SEGV", 11), ("TERM", 15), ("64", 64)];
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;

@@ -20,7 +20,7 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
         let text: String = (0..VARIABLES).map(|i| line(file, i)).collect();
         space.write(&format!("{file}.env"), text)?;
     }
-    let rlimits = "rlimits = { stack = 8388608 }";
+    let rlimits = "rlimits = { stack = \"8MiB\" }";
 
     space.spec(&format!("env_file = [\"0.env\", \"1.env\", \"2.env\"]\n{rlimits}"))?;
     let mut whole = space.run(&["env"])?;

@@ -12,11 +12,11 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let default = space.sh(table)?;
     default.status(0)?.stdout_has("Max open files ")?;
     space.spec(
-        "[workload.case.rlimits]\nnofile = 256\ncore = 0\nfsize = 1048576\n\
-         stack = { soft = 1048576, hard = 4194304 }",
+        "[workload.case.rlimits]\nnofile = 256\ncore = 0\nfsize = \"1MiB\"\n\
+         stack = { soft = \"1MiB\", hard = \"4MiB\" }",
     )?;
     let set = space.sh(&format!(
-        "{table} | grep -E '^Max (open|core|file|stack)'; \
+        "{table} | grep -E '^Max (open|core|file size|stack)'; \
          dd if=/dev/zero of=/file bs=1M count=2 2>/dev/null; wc -c < /file"
     ))?;
     set.status(0)?.stdout(

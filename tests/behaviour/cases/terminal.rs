@@ -9,18 +9,19 @@ use crate::wall::Wall;
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
     space.spec("")?;
+    // A shell's read is ended by a trapped signal, so the size is waited for first.
     let script = "tty; stty size; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all three; \
-                  : < /dev/tty && echo controlling; \
-                  trap 'stty size' WINCH; echo ready; \
-                  read line; echo \"line: $line\"; cat; echo end of file; exit 9";
+                  : < /dev/tty && echo controlling; trap 'echo changed' WINCH; echo ready; \
+                  until [ \"$(stty size)\" = '22 77' ]; do sleep 0.05; done; trap '' WINCH; \
+                  echo resized; read line; echo \"line: $line\"; cat; echo end of file; exit 9";
     let mut terminal = Terminal::start(space.moat(&["sh", "-c", script])?, 101, 33)?;
     terminal.wait_for("ready\r\n")?;
     ensure!(!terminal.is_cooked()?, "moat's own terminal still edits lines");
     terminal.resize(77, 22)?;
-    // The shell sees it when its read is interrupted or done.
+    terminal.wait_for("changed\r\n")?;
+    terminal.wait_for("resized\r\n")?;
     terminal.send(b"typed \x7f\n")?;
     terminal.wait_for("line: typed\r\n")?;
-    terminal.wait_for("22 77\r\n")?;
     terminal.send(b"\x04")?;
     let (status, screen) = terminal.finish()?;
     ensure!(status == 9, "status {status}, screen: {screen}");
