@@ -114,6 +114,14 @@ pub trait Journal {
     /// # Errors
     /// When it can't be written; the caller must not go on with the effect.
     fn record(&mut self, mark: Mark) -> Result<(), Fault>;
+
+    /// Removes the instance's directory, and with it all that was written down.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    fn forget(self) -> Result<(), Fault>
+    where
+        Self: Sized;
 }
 
 /// One thing to write down.
@@ -139,26 +147,27 @@ impl<J: Journal> Instance<J> {
     /// Makes all that comes before the user's code runs.
     ///
     /// # Errors
-    /// When a step fails. Everything has been undone, and the record says so.
+    /// When a step fails. Everything has been undone, and the record is forgotten.
     pub fn create(journal: J, plan: Box<dyn Plan>) -> Result<Self, Fault> {
         let mark = Mark { phase: Phase::Creating, pid: None, exit: None };
         let mut instance = Self { journal, mark, workload: None };
-        instance.journal.record(mark)?;
-        let dir: PathBuf = instance.journal.dir().to_owned();
-        let made = plan.create(&dir).and_then(|workload| {
-            instance.workload = Some(workload);
-            instance.advance(Event::Created)
-        });
-        match made {
+        match instance.make(plan) {
             Ok(()) => Ok(instance),
             Err(fault) => {
-                // The first fault is what the user must see. A record that can't be written now
-                // is found and swept by the next moat.
+                // The first fault is what the user must see. A record that can't be written or
+                // removed now is found and swept by the next moat.
                 let _ = instance.advance(Event::Failed);
-                let _ = instance.destroy();
+                let _ = instance.destroy().and_then(Journal::forget);
                 Err(fault)
             }
         }
+    }
+
+    fn make(&mut self, plan: Box<dyn Plan>) -> Result<(), Fault> {
+        self.journal.record(self.mark)?;
+        let dir: PathBuf = self.journal.dir().to_owned();
+        self.workload = Some(plan.create(&dir)?);
+        self.advance(Event::Created)
     }
 
     /// Where it is in its life.
@@ -244,13 +253,13 @@ impl<J: Journal> Instance<J> {
         if matches!(self.mark.phase, Phase::Running | Phase::Stopping | Phase::Starting) {
             let _ = self.advance(Event::Failed);
         }
-        // A record that can't be written must not keep what was made from being removed.
-        let recorded = self.advance(Event::Destroy);
+        // A record that can't be written must not keep what was made from being removed, nor
+        // itself.
+        let _ = self.advance(Event::Destroy);
         if let Some(workload) = self.workload.take() {
             workload.destroy()?;
         }
-        recorded?;
-        self.advance(Event::Destroyed)?;
+        let _ = self.advance(Event::Destroyed);
         Ok(self.journal)
     }
 

@@ -191,12 +191,25 @@ impl StartError {
             Self::NoSuchId { .. } => {
                 (wall, Some("use a number, or a name that the root's own files have"))
             }
-            Self::Setup { .. } => (wall, None),
+            Self::Setup { step, reason } => (wall, set_up_hint(step, reason)),
         };
         let fault = Fault::new(code, self.to_string());
         match hint {
             Some(hint) => fault.hint(hint),
             None => fault,
         }
+    }
+}
+
+/// What to do about a step of the set-up that failed, on either wall.
+fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
+    match reason {
+        "no space left on device" => {
+            Some("raise `resources.memory`: half of it is what the root's writable layer holds")
+        }
+        "not a directory" if step.starts_with("mount ") => {
+            Some("a directory is mounted on a directory, and a file on a file")
+        }
+        _ => None,
     }
 }

@@ -20,6 +20,7 @@ use proptest::prelude::*;
 struct Log {
     calls: Vec<&'static str>,
     marks: Vec<Mark>,
+    forgotten: bool,
 }
 
 type Shared = Arc<Mutex<Log>>;
@@ -103,6 +104,11 @@ impl Journal for Memory {
         log.marks.push(mark);
         Ok(())
     }
+
+    fn forget(self) -> Result<(), Fault> {
+        self.log.lock().unwrap().forgotten = true;
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +134,7 @@ fn live(asks: &[Ask], failing: Failing) -> Log {
                 Ask::Wait => instance.wait(None, None).map(drop),
             };
         }
-        let _ = instance.destroy();
+        let _ = instance.destroy().and_then(Journal::forget);
     }
     Arc::try_unwrap(log).unwrap().into_inner().unwrap()
 }
@@ -159,6 +165,7 @@ proptest! {
                 prop_assert!(started.is_some_and(|start| start < at && !failing.start), "{:?}", log.calls);
             }
         }
+        prop_assert!(log.forgotten, "what could not be made, or is gone, is still on record");
         prop_assert!(!created || log.calls.last() == Some(&"destroy"));
     }
 

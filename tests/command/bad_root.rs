@@ -81,8 +81,8 @@ fn a_root_that_only_its_owner_can_read() -> Result<()> {
     space.spec("")?;
     fs::set_permissions(space.root(), fs::Permissions::from_mode(0o700))?;
     let args = space.run_args(&["true"]);
-    let seen = space.through(&PLAIN_USER, &args)?.env("HOME", "/").run()?;
-    seen.status(125)?.stdout("")?.stderr_has("error[")?.stderr_has("root")?;
+    let seen = space.through(&PLAIN_USER, &args)?.own_runtime_dir().env("HOME", "/").run()?;
+    seen.refused(3, "spec")?.stderr_has("root")?.stderr_has("may read it")?;
     Ok(())
 }
 

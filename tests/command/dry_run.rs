@@ -20,7 +20,7 @@ fn steps_are_shown_and_not_taken() -> Result<()> {
     ensure!(space.read("data/ran").is_err(), "it ran");
     watched.nothing(&space, &[])?;
 
-    let json = [&args[..3], &["--format", "json"], &args[3..]].concat();
+    let json = [&["--format", "json"], &args[..]].concat();
     let seen = watched.watch(space.verb(&json)?).run()?;
     let steps = seen.status(0)?.json()?;
     let steps = steps.as_array().context("the steps are no array")?;

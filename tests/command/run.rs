@@ -80,9 +80,6 @@ fn a_command_stands_in_for_the_specs_own() -> Result<()> {
     space.whole_spec("[workload.case]\nrootfs = \"root\"\ncommand = [\"false\"]\n")?;
     let args = ["run", "moat.toml", "--", "echo", "instead"];
     space.verb(&args)?.run()?.status(0)?.stdout("instead\n")?;
-    // Also where the spec has none.
-    space.whole_spec("[workload.case]\nrootfs = \"root\"\n")?;
-    space.verb(&args)?.run()?.status(0)?.stdout("instead\n")?;
     Ok(())
 }
 

@@ -52,8 +52,8 @@ fn a_kvm_that_may_not_be_opened() -> Result<()> {
     let space = Workspace::new(Some("vm"))?;
     space.spec("")?;
     let args = space.run_args(&["true"]);
-    let seen = space.through(&PLAIN_USER, &args)?.env("HOME", "/").run()?;
-    seen.refused(5, "unavailable")?.stderr_has("/dev/kvm")?.stderr_has("denied")?;
+    let seen = space.through(&PLAIN_USER, &args)?.own_runtime_dir().env("HOME", "/").run()?;
+    seen.refused(5, "unavailable")?.stderr_has("/dev/kvm")?.stderr_has("permission")?;
     Ok(())
 }
 

@@ -122,6 +122,14 @@ impl Moat {
         self
     }
 
+    /// With the runtime directory that moat takes by itself. What another user runs needs that:
+    /// the tests' own belongs to whom they run as.
+    #[must_use]
+    pub fn own_runtime_dir(mut self) -> Self {
+        self.command.env_remove("XDG_RUNTIME_DIR");
+        self
+    }
+
     /// With this further argument.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {

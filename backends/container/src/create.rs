@@ -9,7 +9,7 @@ use moat_core::sandbox::{MountKind, Sandbox, StartError};
 use moat_core::spec::Signal;
 use moat_host::process::ProcessId;
 use moat_init::cgroup::{self, Cgroup};
-use moat_init::control::{self, First, Monitor, Report};
+use moat_init::control::{self, Monitor, Report};
 use moat_init::first::{self, Ids, RootIs, Surroundings, Wiring};
 use moat_init::inside::Owner;
 use moat_init::limits::raise_hard;
@@ -25,6 +25,7 @@ use crate::fault::{self, fault};
 use crate::mapping::{self, Mapping};
 use crate::plan::ContainerPlan;
 use crate::record::Record;
+use crate::relay::Relay;
 use crate::running::Running;
 use crate::skeleton::Skeleton;
 
@@ -51,7 +52,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
         })?;
     let mut making = Making { cgroup, child: None };
     let made = making.make(&plan, dir, &mut record);
-    let (monitor, terminal) = match made {
+    let (monitor, relay) = match made {
         Ok(made) => made,
         Err(fault) => {
             making.undo();
@@ -60,7 +61,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     };
     let Making { cgroup, child } = making;
     let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
-    Ok(Running::new(child, monitor, terminal, cgroup, plan.sandbox.reaper))
+    Ok(Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper))
 }
 
 /// What was made so far.
@@ -75,10 +76,16 @@ impl Making {
         plan: &ContainerPlan,
         dir: &Path,
         record: &mut Record,
-    ) -> Result<(Monitor, Option<OwnedFd>), Fault> {
+    ) -> Result<(Monitor, Relay), Fault> {
         let (monitor, first) =
             control::pair().map_err(|errno| fault("can't make a socket", errno))?;
-        let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), first)?);
+        let taken = |error: std::io::Error| {
+            Fault::new(Code::Container, "can't take over stdin, stdout and stderr").because(error)
+        };
+        let (stdio, mut relay) =
+            Relay::stdio(plan.sandbox.process.terminal.is_some()).map_err(taken)?;
+        let wiring = Wiring { control: first, stdio };
+        let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
         let pid = u32::try_from(child.pid().as_raw()).unwrap_or_default();
         record.process = ProcessId::of(pid);
         record.write(dir)?;
@@ -89,7 +96,10 @@ impl Making {
         let gone = |errno| fault("the container's first process is gone", errno);
         monitor.proceed().map_err(gone)?;
         match monitor.receive().map_err(gone)? {
-            Some(Report::Ready { terminal }) => Ok((monitor, terminal)),
+            Some(Report::Ready { terminal }) => {
+                terminal.map_or(Ok(()), |master| relay.serve(master)).map_err(taken)?;
+                Ok((monitor, relay))
+            }
             Some(Report::Failed(error)) => Err(fault::start(error)),
             Some(Report::Started | Report::Exited(_)) | None => Err(self.lost()),
         }
@@ -123,14 +133,11 @@ fn spawn(
     plan: &ContainerPlan,
     dir: &Path,
     cgroup: Option<&Cgroup>,
-    control: First,
+    wiring: Wiring,
 ) -> Result<Child, Fault> {
-    let stdio = stdio().map_err(|error| {
-        Fault::new(Code::Container, "can't take over stdin, stdout and stderr").because(error)
-    })?;
     let root_builds = !matches!(plan.mapping, Mapping::Single { .. });
     if root_builds {
-        own_pipes(&stdio, plan.mapping.owner());
+        own_pipes(&wiring.stdio, plan.mapping.owner());
     }
     let surroundings = Surroundings {
         staging: dir.to_owned(),
@@ -151,22 +158,12 @@ fn spawn(
         | Namespaces::UTS
         | Namespaces::NETWORK;
     let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };
-    let wiring = Wiring { control, stdio };
     clone::spawn(options, || first::run(&plan.sandbox, &surroundings, wiring))
         .map_err(fault::namespaces)
 }
 
 fn unjoinable(error: cgroup::Error) -> Fault {
     Fault::new(Code::Container, "can't join the cgroup that holds the limits").because(error)
-}
-
-fn stdio() -> std::io::Result<[OwnedFd; 3]> {
-    use std::io::{stderr, stdin, stdout};
-    Ok([
-        stdin().as_fd().try_clone_to_owned()?,
-        stdout().as_fd().try_clone_to_owned()?,
-        stderr().as_fd().try_clone_to_owned()?,
-    ])
 }
 
 /// Gives pipes among them to the container's user 0, who may then give them to the workload's

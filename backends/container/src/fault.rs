@@ -77,9 +77,6 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "this kernel has no overlay filesystem" => {
             "load it: `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"
         }
-        "no space left on device" => {
-            "raise `resources.memory`: half of it is what the root's writable layer holds"
-        }
         _ if step.starts_with("mount overlay") => "`moat doctor` tells what this host can mount",
         _ if step.starts_with("become user") => "start moat as root, or leave `user` out",
         _ if step.starts_with("set resource limit") => "lower it, or start moat as root",

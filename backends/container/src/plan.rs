@@ -1,7 +1,5 @@
 //! What will be done for a workload, found out without touching anything.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Code, Fault};
@@ -11,6 +9,7 @@ use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::{Location, Unusable, locate};
 use moat_host::rootfs::Host;
 use moat_host::sandbox::describe;
+use moat_host::source;
 use moat_init::cgroup::Hierarchy;
 use moat_init::sys::mount::Depth;
 
@@ -36,7 +35,7 @@ impl ContainerPlan {
     pub(crate) fn new(workload: &Resolved, terminal: Option<TerminalSize>) -> Result<Self, Fault> {
         let (mut lowers, hidden) = root(&workload.root)?;
         for volume in &workload.volumes {
-            check_volume(&volume.source)?;
+            source::volume(&volume.source)?;
         }
         let sources = lowers.iter().map(|lower| (lower.source.as_path(), Depth::One));
         let volumes = workload.volumes.iter().filter_map(|volume| match &volume.source {
@@ -47,8 +46,9 @@ impl ContainerPlan {
             .map_err(|errno| fault("can't try which filesystems map ids", errno))?;
         let plain_user = matches!(mapping, Mapping::Single { .. });
         let skeleton = if plain_user && workload.root == Root::Host {
-            let skeleton = Skeleton::of(&lowers, &hidden)
-                .map_err(|error| unreadable(Path::new("/"), error))?;
+            let skeleton = Skeleton::of(&lowers, &hidden).map_err(|error| {
+                Fault::new(Code::Container, "can't look at this machine's root").because(error)
+            })?;
             lowers.clone_from(&skeleton.lowers);
             Some(skeleton)
         } else {
@@ -66,12 +66,8 @@ impl ContainerPlan {
 
     fn limits(&self) -> Step {
         let limits = &self.sandbox.resources;
-        let text = format!(
-            "memory {} bytes, {} thousandths of a processor, {} processes",
-            limits.memory.get(),
-            limits.cpus.milli(),
-            limits.pids
-        );
+        let text =
+            format!("memory {}, cpus {}, processes {}", limits.memory, limits.cpus, limits.pids);
         match &self.cgroup {
             Ok(Hierarchy::V2 { parent }) => {
                 Step::new("make cgroup", format!("in {}: {text}", parent.display()))
@@ -126,7 +122,7 @@ impl ContainerPlan {
                     Step::new("mount volume", format!("{target} from {}, {mode}", source.display()))
                 }
                 MountKind::Tmpfs { size } => {
-                    Step::new("mount tmpfs", format!("{target}, {} bytes, {mode}", size.get()))
+                    Step::new("mount tmpfs", format!("{target}, {size}, {mode}"))
                 }
             }
         });
@@ -166,6 +162,7 @@ impl Plan for ContainerPlan {
         let mut steps = vec![self.limits(), Step::new("make namespaces", namespaces), self.ids()];
         steps.extend(self.mounts());
         steps.push(Step::new("change root", "the host's own is detached"));
+        steps.push(Step::new("set hostname", self.sandbox.hostname.as_str()));
         steps.push(self.privileges());
         steps.push(self.command());
         steps
@@ -188,48 +185,15 @@ pub(crate) fn hierarchy(location: Location) -> Hierarchy {
 fn root(root: &Root) -> Result<(Vec<Lower>, Vec<GuestPath>), Fault> {
     match root {
         Root::Host => {
-            let host = Host::look().map_err(|error| unreadable(Path::new("/"), error))?;
+            let host = Host::look().map_err(|error| {
+                Fault::new(Code::Container, "can't look at this machine's root").because(error)
+            })?;
             let lower = |at: GuestPath| Lower { source: PathBuf::from(at.as_str()), at };
             Ok((host.lowers.into_iter().map(lower).collect(), host.hidden))
         }
         Root::Directory(dir) => {
-            match fs::metadata(dir) {
-                Ok(found) if found.is_dir() => {}
-                Ok(_) => return Err(no_directory(dir, "it is not a directory")),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(no_directory(dir, "it does not exist"));
-                }
-                Err(error) => return Err(unreadable(dir, error)),
-            }
+            source::rootfs(dir)?;
             Ok((vec![Lower { at: GuestPath::root(), source: dir.clone() }], Vec::new()))
         }
-    }
-}
-
-fn no_directory(dir: &Path, reason: &str) -> Fault {
-    Fault::new(Code::Container, format!("root {} can't be used: {reason}", dir.display()))
-        .hint("name a directory that holds a root filesystem, or `image = \"host\"`")
-}
-
-fn unreadable(path: &Path, error: io::Error) -> Fault {
-    Fault::new(Code::Container, format!("{} can't be read", path.display())).because(error)
-}
-
-fn check_volume(source: &VolumeSource) -> Result<(), Fault> {
-    match source {
-        VolumeSource::Bind(path) => match fs::metadata(path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let what = format!("volume source {} does not exist", path.display());
-                let hint = format!("make it: `mkdir -p {}`", path.display());
-                Err(Fault::new(Code::Container, what).hint(hint))
-            }
-            Err(error) => Err(unreadable(path, error)),
-        },
-        VolumeSource::Named(name) => Err(Fault::new(
-            Code::Spec,
-            format!("volume {}: volumes kept by moat are not supported yet", name.as_str()),
-        )
-        .hint("name a directory of this host, such as ./data")),
     }
 }

@@ -1,6 +1,8 @@
-//! Between moat's own stdin and stdout and the master of the workload's terminal.
+//! Between moat's own stdin, stdout and stderr and a workload that does not get them as they are:
+//! because it has a terminal of its own, or because they are the terminal that moat is on. That one
+//! is never given away, for whoever has it can read what is typed on it.
 
-use std::io::{stdin, stdout};
+use std::io::{self, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_host::terminal::Raw;
@@ -8,10 +10,11 @@ use moat_init::watch::{Place, Watch};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
-use nix::unistd::{read, write};
+use nix::sys::stat::fstat;
+use nix::unistd::{isatty, pipe2, read, write};
 
 /// What a terminal takes for the end of input (termios(3), `VEOF`).
-const END_OF_INPUT: u8 = 0x04;
+const END_OF_INPUT: &[u8] = &[0x04];
 
 /// The most that is in passage in each direction, in bytes.
 const BUFFER: usize = 16 << 10;
@@ -21,186 +24,253 @@ const BUFFER: usize = 16 << 10;
 const PIECE: usize = 4096;
 
 /// The relay.
+#[derive(Default)]
 pub(crate) struct Relay {
-    master: OwnedFd,
+    /// The master of the workload's terminal.
+    terminal: Option<OwnedFd>,
+    inputs: Vec<Stream>,
+    outputs: Vec<Stream>,
     raw: Option<Raw>,
-    /// Typed, not yet taken by the terminal.
-    input: Vec<u8>,
-    /// Written, not yet taken by stdout.
-    output: Vec<u8>,
-    input_open: bool,
-    output_open: bool,
     begun: bool,
 }
 
-/// Where the relay's descriptors are among those that are watched.
-pub(crate) struct Places {
-    stdin: Place,
-    stdout: Place,
-    master: Place,
+/// One direction. Its own end of what the workload has never waits.
+struct Stream {
+    /// Until its end.
+    from: Option<OwnedFd>,
+    /// Until nobody takes anything there any more; what is read goes nowhere then.
+    to: Option<OwnedFd>,
+    /// Read, not yet written.
+    held: Vec<u8>,
+    /// What tells the other side that this is the end, besides that it is closed.
+    at_end: &'static [u8],
 }
 
-/// What can be done without waiting.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ready {
-    stdin: bool,
-    stdout: bool,
-    master_in: bool,
-    master_out: bool,
+/// Where a stream's descriptors are among those that are watched.
+struct Places {
+    from: Place,
+    to: Place,
 }
 
-impl Places {
+/// What can be done without waiting, for each stream: reading, writing.
+pub(crate) struct Ready(Vec<(bool, bool)>);
+
+/// The streams among what is watched.
+pub(crate) struct Watched(Vec<Places>);
+
+impl Watched {
     pub(crate) fn ready(&self, watch: &Watch<'_>) -> Ready {
-        let end = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-        Ready {
-            stdin: watch.is_ready(self.stdin),
-            stdout: watch.is_ready(self.stdout),
-            master_in: watch.has(self.master, PollFlags::POLLIN | end),
-            master_out: watch.has(self.master, PollFlags::POLLOUT),
-        }
+        let ready = |places: &Places| (watch.is_ready(places.from), watch.is_ready(places.to));
+        Ready(self.0.iter().map(ready).collect())
     }
 }
 
 impl Relay {
-    pub(crate) fn new(master: OwnedFd) -> Self {
-        // Where it can't be, a workload that reads nothing holds up its own terminal alone.
-        let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK));
-        Self {
-            master,
-            raw: None,
-            input: Vec::new(),
-            output: Vec::new(),
-            input_open: true,
-            output_open: true,
-            begun: false,
+    /// What becomes the workload's stdin, stdout and stderr, and the relay for what they don't give
+    /// away. A workload that will have a terminal gets them only until it has it.
+    ///
+    /// # Errors
+    /// When they can't be duplicated, or no pipe can be made.
+    pub(crate) fn stdio(with_terminal: bool) -> io::Result<([OwnedFd; 3], Self)> {
+        let own = [
+            stdin().as_fd().try_clone_to_owned()?,
+            stdout().as_fd().try_clone_to_owned()?,
+            stderr().as_fd().try_clone_to_owned()?,
+        ];
+        let mut relay = Self::default();
+        if with_terminal {
+            return Ok((own, relay));
         }
+        // Two pipes would lose the order of what is written on one screen.
+        let one_screen = is_terminal(&own[1]) && is_same(&own[1], &own[2])?;
+        let [input, output, errors] = own;
+        let input = if is_terminal(&input) { relay.input(input)? } else { input };
+        let output = if is_terminal(&output) { relay.output(output)? } else { output };
+        let errors = match is_terminal(&errors) {
+            true if one_screen => output.try_clone()?,
+            true => relay.output(errors)?,
+            false => errors,
+        };
+        Ok(([input, output, errors], relay))
+    }
+
+    fn input(&mut self, from: OwnedFd) -> io::Result<OwnedFd> {
+        let (theirs, to) = pipe2(OFlag::O_CLOEXEC)?;
+        never_wait(&to);
+        self.inputs.push(Stream::new(from, to, &[]));
+        Ok(theirs)
+    }
+
+    fn output(&mut self, to: OwnedFd) -> io::Result<OwnedFd> {
+        let (from, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        never_wait(&from);
+        self.outputs.push(Stream::new(from, to, &[]));
+        Ok(theirs)
+    }
+
+    /// Takes over the workload's terminal, given its master.
+    ///
+    /// # Errors
+    /// When a descriptor can't be duplicated.
+    pub(crate) fn serve(&mut self, master: OwnedFd) -> io::Result<()> {
+        never_wait(&master);
+        let input = stdin().as_fd().try_clone_to_owned()?;
+        let output = stdout().as_fd().try_clone_to_owned()?;
+        self.inputs.push(Stream::new(input, master.try_clone()?, END_OF_INPUT));
+        self.outputs.push(Stream::new(master.try_clone()?, output, &[]));
+        self.terminal = Some(master);
+        Ok(())
     }
 
     /// From now on keys go to the workload.
     pub(crate) fn begin(&mut self) {
         self.begun = true;
-        // A stdin that is no terminal is passed on as it is.
-        self.raw = Raw::enter(stdin().as_fd()).ok();
+        if self.terminal.is_some() {
+            // A stdin that is no terminal is passed on as it is.
+            self.raw = Raw::enter(stdin().as_fd()).ok();
+        }
     }
 
-    pub(crate) fn master(&self) -> BorrowedFd<'_> {
-        self.master.as_fd()
+    /// The master of the workload's terminal.
+    pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().map(AsFd::as_fd)
     }
 
     /// Adds what it waits for.
-    pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Places {
-        let wanted = |wanted: bool, fd: BorrowedFd<'w>| wanted.then_some(fd);
-        let takes_input = self.begun && self.input_open && self.input.is_empty();
-        let mut flags = PollFlags::empty();
-        if self.output_open && self.output.is_empty() {
-            flags |= PollFlags::POLLIN;
-        }
-        if !self.input.is_empty() {
-            flags |= PollFlags::POLLOUT;
-        }
-        let master = wanted(!flags.is_empty() && self.output_open, self.master.as_fd());
-        Places {
-            stdin: watch.add(wanted(takes_input, standard(0)), PollFlags::POLLIN),
-            stdout: watch.add(wanted(!self.output.is_empty(), standard(1)), PollFlags::POLLOUT),
-            master: watch.add(master, flags),
-        }
+    pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Watched {
+        let inputs = self.inputs.iter().map(|stream| (stream, self.begun));
+        let all = inputs.chain(self.outputs.iter().map(|stream| (stream, true)));
+        Watched(all.map(|(stream, may_read)| stream.watch(watch, may_read)).collect())
     }
 
     /// Passes on what can be.
-    pub(crate) fn pass(&mut self, ready: Ready) {
-        if ready.stdin {
-            self.take_input();
+    pub(crate) fn pass(&mut self, ready: &Ready) {
+        let (inputs, outputs) = ready.0.split_at(self.inputs.len().min(ready.0.len()));
+        for (stream, (can_read, can_write)) in self.inputs.iter_mut().zip(inputs) {
+            if *can_read {
+                stream.take();
+            }
+            if *can_read || *can_write {
+                stream.give();
+            }
         }
-        if ready.master_out || (ready.stdin && !self.input.is_empty()) {
-            self.give_input();
-        }
-        if ready.master_in && self.output.is_empty() {
-            self.take_output();
-        }
-        if ready.stdout {
-            self.give_output();
+        for (stream, (can_read, can_write)) in self.outputs.iter_mut().zip(outputs) {
+            if *can_write {
+                stream.give();
+            }
+            if *can_read {
+                stream.take();
+            }
         }
     }
 
     /// Passes on all output that is left, after the last process of the container has ended.
     pub(crate) fn drain(&mut self) {
-        while self.output_open {
-            while !self.output.is_empty() {
-                self.give_output();
-            }
-            if !self.take_output() {
-                break;
-            }
+        for stream in &mut self.outputs {
+            stream.drain();
         }
         // The terminal is as it was before anything else is said on it.
         self.raw = None;
     }
+}
 
-    fn take_input(&mut self) {
-        let mut buffer = [0; BUFFER];
-        match read(stdin(), &mut buffer) {
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Ok(0) | Err(_) => {
-                self.input_open = false;
-                self.input.push(END_OF_INPUT);
-            }
-            Ok(length) => self.input.extend(buffer.iter().take(length)),
+impl Stream {
+    fn new(from: OwnedFd, to: OwnedFd, at_end: &'static [u8]) -> Self {
+        Self { from: Some(from), to: Some(to), held: Vec::new(), at_end }
+    }
+
+    fn watch<'w>(&'w self, watch: &mut Watch<'w>, may_read: bool) -> Places {
+        let reads = may_read && self.held.is_empty();
+        let writes = !self.held.is_empty();
+        let wanted = |fd: &'w Option<OwnedFd>, wanted: bool| {
+            fd.as_ref().filter(|_| wanted).map(OwnedFd::as_fd)
+        };
+        Places {
+            from: watch.add(wanted(&self.from, reads), PollFlags::POLLIN),
+            to: watch.add(wanted(&self.to, writes), PollFlags::POLLOUT),
         }
     }
 
-    fn give_input(&mut self) {
-        match write(&self.master, &self.input) {
-            Ok(length) => drop(self.input.drain(..length)),
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            // Nobody has the terminal any more.
-            Err(_) => self.input.clear(),
-        }
-    }
-
-    /// Whether there was any.
-    fn take_output(&mut self) -> bool {
+    /// Reads what is there; whether there was any.
+    fn take(&mut self) -> bool {
+        let Some(from) = &self.from else { return false };
         let mut buffer = [0; BUFFER];
-        match read(&self.master, &mut buffer) {
+        match read(from, &mut buffer) {
             Err(Errno::EINTR) => true,
             Err(Errno::EAGAIN) => false,
-            // EIO: nobody has the other end any more (pty(7)).
+            // EIO: nobody has the other end of the terminal any more (pty(7)).
             Ok(0) | Err(_) => {
-                self.output_open = false;
+                self.from = None;
+                self.held.extend(self.at_end);
+                self.settle();
                 false
             }
             Ok(length) => {
-                self.output.extend(buffer.iter().take(length));
+                self.held.extend(buffer.iter().take(length));
+                self.settle();
                 true
             }
         }
     }
 
-    fn give_output(&mut self) {
-        let piece = self.output.len().min(PIECE);
-        match write(stdout(), self.output.get(..piece).unwrap_or_default()) {
-            Ok(length) => drop(self.output.drain(..length)),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for_stdout(),
-            // Nobody reads it any more: what the workload writes goes nowhere, as at a terminal
-            // whose window was closed.
-            Err(_) => self.output.clear(),
+    /// Writes some of what is held.
+    fn give(&mut self) {
+        let Some(to) = &self.to else { return };
+        let piece = self.held.len().min(PIECE);
+        match write(to, self.held.get(..piece).unwrap_or_default()) {
+            Ok(length) => drop(self.held.drain(..length)),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Nobody reads it any more: what is written goes nowhere, as at a terminal whose window
+            // was closed.
+            Err(_) => self.to = None,
         }
+        self.settle();
+    }
+
+    /// Closes what has had all that there will be, and forgets what nobody takes.
+    fn settle(&mut self) {
+        if self.to.is_none() {
+            self.held.clear();
+        }
+        if self.from.is_none() && self.held.is_empty() {
+            self.to = None;
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            while !self.held.is_empty() {
+                self.wait_to_give();
+                self.give();
+            }
+            if !self.take() && self.held.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn wait_to_give(&self) {
+        let mut watch = Watch::default();
+        watch.add(self.to.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT);
+        // If it fails, so does the next write.
+        let _ = watch.wait(None);
     }
 }
 
-/// A stdout that someone has made non-blocking.
-fn wait_for_stdout() {
-    let mut watch = Watch::default();
-    watch.add(Some(standard(1)), PollFlags::POLLOUT);
-    // If it fails, so does the next write.
-    let _ = watch.wait(None);
+fn is_terminal(fd: &OwnedFd) -> bool {
+    isatty(fd).unwrap_or(false)
 }
 
-/// Standard input or output, for as long as moat lives.
-fn standard(number: i32) -> BorrowedFd<'static> {
-    // The handles are of the whole process; what they lend lives as long.
-    static HANDLES: std::sync::OnceLock<(std::io::Stdin, std::io::Stdout)> =
-        std::sync::OnceLock::new();
-    let (input, output) = HANDLES.get_or_init(|| (stdin(), stdout()));
-    if number == 0 { input.as_fd() } else { output.as_fd() }
+/// Whether two descriptors are of one terminal.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
+    Ok(fstat(one)?.st_rdev == fstat(other)?.st_rdev)
+}
+
+/// Only for descriptors that moat alone has: the flag is the open file's, shared by all that have
+/// it. Where it can't be set, a workload that reads nothing holds up its own streams alone.
+fn never_wait(fd: &OwnedFd) {
+    if let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL) {
+        let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
+        let _ = fcntl(fd, FcntlArg::F_SETFL(flags));
+    }
 }

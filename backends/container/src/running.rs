@@ -1,6 +1,6 @@
 //! A container that this process made: its start, signals, end and removal.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use moat_core::diagnose::{Code, Fault};
@@ -23,7 +23,7 @@ pub(crate) struct Running {
     child: Child,
     /// Until the first process has closed its end.
     monitor: Option<Monitor>,
-    relay: Option<Relay>,
+    relay: Relay,
     cgroup: Option<Cgroup>,
     /// Whether the first process is moat's reaper, else it is the workload itself.
     reaper: bool,
@@ -38,14 +38,14 @@ impl Running {
     pub(crate) fn new(
         child: Child,
         monitor: Monitor,
-        terminal: Option<OwnedFd>,
+        relay: Relay,
         cgroup: Option<Cgroup>,
         reaper: bool,
     ) -> Self {
         Self {
             child,
             monitor: Some(monitor),
-            relay: terminal.map(Relay::new),
+            relay,
             cgroup,
             reaper,
             reported: None,
@@ -66,16 +66,14 @@ impl Running {
         let ended = watch.add(Some(self.child.as_fd()), PollFlags::POLLIN);
         let line = self.monitor.as_ref().map(AsFd::as_fd);
         let reported = watch.add(line, PollFlags::POLLIN);
-        let places = self.relay.as_ref().map(|relay| relay.watch(&mut watch));
+        let streams = self.relay.watch(&mut watch);
         if !watch.wait(until).map_err(failed)? {
             return Ok(false);
         }
         let [woken, ended, reported] = [woken, ended, reported].map(|place| watch.is_ready(place));
-        let ready = places.map(|places| places.ready(&watch));
+        let ready = streams.ready(&watch);
         drop(watch);
-        if let (Some(relay), Some(ready)) = (&mut self.relay, ready) {
-            relay.pass(ready);
-        }
+        self.relay.pass(&ready);
         if reported {
             self.listen().map_err(failed)?;
         }
@@ -101,9 +99,7 @@ impl Running {
         while self.reaper && self.reported.is_none() && self.monitor.is_some() {
             self.listen().map_err(|errno| fault("can't hear the container's end", errno))?;
         }
-        if let Some(relay) = &mut self.relay {
-            relay.drain();
-        }
+        self.relay.drain();
         let oom = match &self.cgroup {
             Some(cgroup) => cgroup.oom_kills().unwrap_or_else(|error| {
                 tracing::warn!("can't tell whether memory ran out: {error}");
@@ -138,9 +134,7 @@ impl Workload for Running {
             None if !self.reaper => self.monitor = None,
             _ => return Err(gone()),
         }
-        if let Some(relay) = &mut self.relay {
-            relay.begin();
-        }
+        self.relay.begin();
         u32::try_from(self.child.pid().as_raw()).map_err(|_| gone())
     }
 
@@ -176,7 +170,7 @@ impl Workload for Running {
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
-        self.relay = None;
+        self.relay = Relay::default();
         if self.ended.is_none() {
             let failed = |errno| fault("can't end the container's processes", errno);
             self.child.signal(Signal::KILL).map_err(failed)?;
@@ -191,12 +185,13 @@ impl Workload for Running {
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {
-        self.relay.as_mut().map(|relay| relay as &mut dyn Terminal)
+        self.relay.terminal().is_some().then_some(&mut self.relay as &mut dyn Terminal)
     }
 }
 
 impl Terminal for Relay {
     fn resize(&mut self, size: TerminalSize) -> Result<(), Fault> {
-        tty::resize(self.master(), size).map_err(|errno| fault("can't resize the terminal", errno))
+        let Some(master) = self.terminal() else { return Ok(()) };
+        tty::resize(master, size).map_err(|errno| fault("can't resize the terminal", errno))
     }
 }

@@ -11,5 +11,6 @@ pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod sandbox;
+pub mod source;
 pub mod state;
 pub mod terminal;

@@ -220,14 +220,6 @@ impl FileJournal {
         });
         written.map_err(failed(&self.dir.join(JOURNAL), "written"))
     }
-
-    /// Removes the instance's directory, when there is nothing left of the instance.
-    ///
-    /// # Errors
-    /// When it can't be removed.
-    pub fn forget(self) -> Result<(), StateError> {
-        forget(&self.dir)
-    }
 }
 
 impl Journal for FileJournal {
@@ -237,6 +229,10 @@ impl Journal for FileJournal {
 
     fn record(&mut self, mark: Mark) -> Result<(), Fault> {
         Ok(self.append(&mark)?)
+    }
+
+    fn forget(self) -> Result<(), Fault> {
+        Ok(forget(&self.dir)?)
     }
 }
 

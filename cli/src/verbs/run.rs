@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use moat_core::diagnose::{Code, Fault};
-use moat_core::lifecycle::Instance;
+use moat_core::lifecycle::{Instance, Journal};
 use moat_core::policy::{Approved, decide};
 use moat_core::sandbox::{Exit, TerminalSize};
 use moat_core::spec::{Isolation, Resolved};
@@ -84,7 +84,7 @@ fn carry_out(
     let journal = host.store.begin(&header(approved, backend)?)?;
     let mut instance = Instance::create(journal, plan)?;
     let outcome = instance.start().and_then(|()| monitor::watch(&mut instance, workload, signals));
-    let destroyed = instance.destroy().and_then(|journal| Ok(journal.forget()?));
+    let destroyed = instance.destroy().and_then(Journal::forget);
     let exit = outcome?;
     destroyed?;
     Ok(exit)

@@ -7,7 +7,7 @@
 //! +--------+------+--------+----------------+
 //! ```
 //! `length` is the payload's, little-endian. Stream frames carry raw bytes; the rest carry one
-//! message in postcard. [`codec`] turns bytes into messages and back, [`credit`] keeps the books.
+//! message in postcard. `codec` turns bytes into messages and back, `credit` keeps the books.
 //! Either side may send stream bytes only against credit that the other has granted for that
 //! stream, so that one that is not read never holds up another, a signal or the exit.
 //! Both sides treat the other as hostile: a frame over its limit, of an unknown kind, with a

@@ -1,17 +1,17 @@
 //! What will be done for one workload, and the doing.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::Approved;
 use moat_core::sandbox::{Lower, Sandbox, TerminalSize};
-use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume, VolumeSource};
+use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume};
 use moat_core::wire::SHARE;
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::{Location, Unusable};
-use moat_host::{rootfs, sandbox};
+use moat_host::{rootfs, sandbox, source};
 use moat_init::cgroup::{Cgroup, Hierarchy, JoinFiles};
 
 use super::check::{self, namespaces_hint};
@@ -219,30 +219,15 @@ fn shared(workload: &Resolved) -> Result<Shared, Fault> {
         }
         Root::Directory(dir) => {
             let visible = vec![GuestPath::root()];
-            match fs::metadata(dir) {
-                Ok(metadata) if metadata.is_dir() => {}
-                Ok(_) => return Err(spec(format!("rootfs {} is not a directory", dir.display()))),
-                Err(error) => {
-                    return Err(
-                        spec(format!("rootfs {} can't be used", dir.display())).because(error)
-                    );
-                }
-            }
+            source::rootfs(dir)?;
             Ok(Shared { root: dir.clone(), visible, hidden: Vec::new(), volumes })
         }
     }
 }
 
 fn shared_volume(volume: &Volume) -> Result<SharedVolume, Fault> {
-    let VolumeSource::Bind(source) = &volume.source else {
-        return Err(spec("named volumes are not supported yet").hint("use a directory's path"));
-    };
-    match fs::metadata(source) {
-        Ok(_) => Ok(SharedVolume { source: source.clone(), read_only: volume.read_only }),
-        Err(error) => {
-            Err(spec(format!("volume source {} can't be used", source.display())).because(error))
-        }
-    }
+    let source = source::volume(&volume.source)?;
+    Ok(SharedVolume { source: source.to_owned(), read_only: volume.read_only })
 }
 
 /// The guest's memory in bytes, for so much of the workload's.

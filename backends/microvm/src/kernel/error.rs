@@ -176,6 +176,14 @@ impl Error {
                 return Some(format!("apt-get install -y {}", packages.join(" ")));
             }
             Self::Configuration { .. } => "use linux-source-6.12, or `moat kernel install`",
+            Self::TooLarge { .. } | Self::NotAModule { .. } => "see that it is the right file",
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "see that the path is right",
+                io::ErrorKind::PermissionDenied => "see that this user may use it",
+                io::ErrorKind::IsADirectory => "name the file in it",
+                io::ErrorKind::StorageFull => "free some disk space",
+                _ => "see that it can be used on this host",
+            },
             Self::Failed { program, .. } if program == "apt-get" => "apt-get update",
             _ => return None,
         };

@@ -230,10 +230,10 @@ fn missing() {
     Case::host(&["true"])
         .with(|workload| workload.root = moat_core::spec::Root::Directory(gone))
         .run()
-        .ends_with(125)
-        .complains("/no/such/root can't be used: it does not exist");
+        .ends_with(3)
+        .complains("rootfs /no/such/root does not exist");
     let case = with_volume(Case::host(&["true"]), "/no/such/volume".as_ref(), "/v", false);
-    case.run().ends_with(125).complains("mkdir -p /no/such/volume");
+    case.run().ends_with(3).complains("mkdir -p /no/such/volume");
 }
 
 fn hostile_proc() {
