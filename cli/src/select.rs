@@ -67,6 +67,7 @@ fn source(selection: &Selection, command: &[String]) -> Result<Source, Failure> 
         let here = env::current_dir().map_err(|error| {
             Fault::new(Code::Usage, "this directory can't be told").because(error)
         })?;
+        refuse_home(&here)?;
         let isolation = selection.isolation.map(Into::into);
         let workload = Resolved::for_command(command.to_vec(), here, isolation);
         return Ok(Source::Command(Box::new(workload.map_err(Failure::Spec)?)));
@@ -75,6 +76,19 @@ fn source(selection: &Selection, command: &[String]) -> Result<Source, Failure> 
     let text = read(path).map_err(|error| unreadable(path, error, selection.spec.is_none()))?;
     let spec = spec::parse(&text, &path.display().to_string()).map_err(Failure::Spec)?;
     Ok(Source::File(SpecFile { spec, base: base(path)? }))
+}
+
+/// A home holds keys and tokens, which hiding by name can't all catch: it is never mounted unasked.
+fn refuse_home(here: &Path) -> Result<(), Fault> {
+    let home = env::var_os("HOME").map(PathBuf::from);
+    match home.as_deref().filter(|home| home.starts_with(here)) {
+        None => Ok(()),
+        Some(home) => Err(Fault::new(
+            Code::Usage,
+            format!("{} would be mounted, and with it all of {}", here.display(), home.display()),
+        )
+        .hint("go into a project's own directory, or say in a spec what is to be mounted")),
+    }
 }
 
 impl SpecFile {

@@ -207,7 +207,7 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "no space left on device" => {
             Some("raise `resources.memory`: half of it is what the root's writable layer holds")
         }
-        "not a directory" if step.starts_with("mount ") => {
+        "not a directory" | "is a directory" if step.starts_with("mount ") => {
             Some("a directory is mounted on a directory, and a file on a file")
         }
         _ => None,

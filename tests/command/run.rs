@@ -40,6 +40,21 @@ fn a_command_without_a_spec_has_this_directory() -> Result<()> {
 }
 
 #[test]
+fn a_home_is_not_mounted_unasked() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.write("home/project/file", "")?;
+    let home = space.path().join("home");
+    let above = [space.path(), &home];
+    for dir in above {
+        let moat = space.verb(&["run", "--", "ls"])?.dir(dir).env("HOME", &home);
+        moat.run()?.refused(2, "usage")?.stderr_has("home")?;
+    }
+    let below = space.verb(&["run", "--", "ls"])?.dir(&home.join("project")).env("HOME", &home);
+    below.run()?.status(0)?.stdout("file\n")?;
+    Ok(())
+}
+
+#[test]
 fn nothing_is_left_of_a_run() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
     let watched = Watched::new(&space)?;

@@ -19,7 +19,7 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
          sed -i 's/root/r00t/' /etc/passwd; grep -c r00t /etc/passwd; \
          touch /usr/bin/sh-probe /var/lib/probe /tmp/probe; \
          mktemp > /dev/null; ls / | sort > /tmp/list; sort --version | head -n 1; \
-         mv /etc/os-release /etc/moved; rm -rf /usr/share/doc"
+         mv /etc/os-release /etc/moved; rm -rf /etc/apt"
     ))?;
     let release = fs::read_to_string("/etc/os-release")?;
     seen.status(0)?.stdout_has(&format!("{release}0\nprobe\n1\n"))?.stderr("")?;
