@@ -1,13 +1,32 @@
 //! What this machine can do, by moat's own word.
 
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
-use crate::moat::Moat;
+use crate::moat::{BED, Moat};
 use crate::seen::Seen;
 
 /// Whether the tests run as root, as those that make another host must.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
+}
+
+/// Whether this is the bed: a machine that runs nothing but these tests.
+pub fn is_bed() -> bool {
+    Path::new(BED).is_dir()
+}
+
+/// The directory in which moat keeps what lasts (XDG base directories 0.8), for a moat with another
+/// home.
+///
+/// # Errors
+/// When there is no home.
+pub fn data_home() -> Result<PathBuf> {
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).context("HOME is not set")
 }
 
 /// What this machine lacks for `container` or `vm`; `None` when it can run one.

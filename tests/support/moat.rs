@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::host;
 use crate::live::Live;
 use crate::seen::Seen;
 
@@ -36,7 +37,7 @@ pub fn executable() -> Result<PathBuf> {
 /// The runtime directory of all tests but those with their own: what they share is found out
 /// about this machine only once, and what others run here is not swept up or reported.
 fn runtime_dir() -> PathBuf {
-    if Path::new(BED).is_dir() {
+    if host::is_bed() {
         return Path::new(BED).join("runtime");
     }
     let here = env::current_exe().unwrap_or_default();

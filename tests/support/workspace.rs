@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::host;
 use crate::moat::{BED, Moat};
 use crate::rootfs;
 use crate::seen::Seen;
@@ -25,7 +26,7 @@ impl Workspace {
     pub fn new(isolation: Option<&'static str>) -> Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("moat-case-");
-        let dir = if Path::new(BED).is_dir() { builder.tempdir_in(BED) } else { builder.tempdir() };
+        let dir = if host::is_bed() { builder.tempdir_in(BED) } else { builder.tempdir() };
         let space = Self { isolation, dir: dir.context("no directory for a test can be made")? };
         // A plain user, too, may look into it.
         fs::set_permissions(space.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

@@ -112,10 +112,12 @@ impl Workload {
 
     /// Sends the workload's process a signal, unless it has ended.
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(monitor) = &self.monitor {
-            // It fails only when the first process has just ended, and then there is nobody to get it.
-            let _ = monitor.signal(signal);
-        }
+        // Either fails only when the first process has just ended, and then there is nobody to get
+        // it.
+        let _ = match &self.monitor {
+            Some(monitor) if self.has_reaper => monitor.signal(signal),
+            _ => self.child.signal(signal),
+        };
     }
 
     /// Reaps the first process once [`pidfd`](Self::pidfd) is readable; how the workload ended.

@@ -148,12 +148,16 @@ fn signals() {
     assert_eq!(host.until_exit().exit, Some(by_signal));
 
     let script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done";
-    let mut host = Host::start(sandbox(&["sh", "-c", script]), false);
-    host.started();
-    host.until_stdout("ready\n");
-    host.send(&ToGuest::Signal(Signal::INT));
-    let ended = host.until_exit();
-    assert_eq!((ended.exit, ended.stdout), (Some(code(3)), b"ready\ncaught\n".to_vec()));
+    for reaper in [true, false] {
+        let mut sandbox = sandbox(&["sh", "-c", script]);
+        sandbox.reaper = reaper;
+        let mut host = Host::start(sandbox, false);
+        host.started();
+        host.until_stdout("ready\n");
+        host.send(&ToGuest::Signal(Signal::INT));
+        let ended = host.until_exit();
+        assert_eq!((ended.exit, ended.stdout), (Some(code(3)), b"ready\ncaught\n".to_vec()));
+    }
 }
 
 fn terminal_and_its_size() {

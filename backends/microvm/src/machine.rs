@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -145,7 +144,6 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
         return Err(Error::Vcpus { vcpus: config.vcpus });
     }
     install_kick_handler()?;
-    raise_file_limit()?;
     let hypervisor = Hypervisor::new(kvm)?;
     let memory = memory::create(config.memory)?;
     let vm = hypervisor.create_vm(memory.clone())?;
@@ -180,20 +178,6 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     stop(vcpus, &ending);
     bus.stop();
     Ok(outcome?)
-}
-
-/// Descriptors for the files of a shared tree, one for each that the guest remembers. The same
-/// as Linux's default ceiling (fs.nr_open).
-const FILES: u64 = 1 << 20;
-
-/// Raises the limit of open files as far as this process may.
-fn raise_file_limit() -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Above the hard limit takes a privilege that is not there everywhere.
-    if hard < FILES && setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).is_ok() {
-        return Ok(());
-    }
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Makes the devices that the guest will find, in order.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use moat_tests::host;
 use moat_tests::seen::Seen;
 
 use crate::wall::Wall;
@@ -42,7 +43,9 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
         SECRETS.join(" "),
         PLAIN.join(" ")
     );
-    let seen = space.moat(&["sh", "-c", &script])?.env("HOME", home.path()).run()?;
+    // The guest kernels are where they always are.
+    let moat = space.moat(&["sh", "-c", &script])?.env("XDG_DATA_HOME", host::data_home()?);
+    let seen = moat.env("HOME", home.path()).run()?;
     seen.status(0)?.stdout(&format!("{}\n{}\nown\n", PLAIN[0], PLAIN[1]))?.stderr("")?;
     for file in SECRETS {
         let kept = fs::read_to_string(home.path().join(file))?;

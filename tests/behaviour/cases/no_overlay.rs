@@ -1,9 +1,12 @@
 //! A kernel without overlay: a container is refused with that reason, and not begun.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use moat_tests::host;
 use moat_tests::remains::Watched;
 use moat_tests::seen::Seen;
 use moat_tests::skip;
@@ -14,10 +17,12 @@ use crate::wall::Wall;
 const LOADER: &str = "/proc/sys/kernel/modprobe";
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
+    if !host::is_bed() {
+        skip!("a kernel's module is taken out only where the kernel is the tests' own");
+    }
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
-    let Some(overlay) = modules.lines().find(|line| line.starts_with("overlay ")) else {
-        skip!("overlay is no module of this kernel, and can't be taken out");
-    };
+    let overlay = modules.lines().find(|line| line.starts_with("overlay "));
+    let overlay = overlay.context("overlay is no module of this kernel")?;
     ensure!(overlay.split(' ').nth(2) == Some("0"), "overlay is in use: {overlay}");
     let space = wall.workspace()?;
     space.spec("")?;
@@ -33,14 +38,18 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
 /// overlay while it is out of the kernel; it comes back when this is dropped.
 struct Absent {
     loader: String,
+    module: PathBuf,
 }
 
 impl Absent {
     fn new() -> Result<Self> {
         let loader = fs::read_to_string(LOADER)?;
-        let status = Command::new("rmmod").arg("overlay").status().context("rmmod (kmod)")?;
-        ensure!(status.success(), "overlay can't be taken out");
-        let absent = Self { loader };
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let modules = Path::new("/lib/modules").join(release.trim_end());
+        let module = modules.join("kernel/fs/overlayfs/overlay.ko");
+        ensure!(module.exists(), "{} is not there", module.display());
+        busybox(["rmmod".as_ref(), "overlay".as_ref()])?;
+        let absent = Self { loader, module };
         fs::write(LOADER, "/bin/false")?;
         Ok(absent)
     }
@@ -50,6 +59,12 @@ impl Drop for Absent {
     fn drop(&mut self) {
         // The next case that needs overlay would say so.
         let _ = fs::write(LOADER, self.loader.trim_end());
-        let _ = Command::new("modprobe").arg("overlay").status();
+        let _ = busybox(["insmod".as_ref(), self.module.as_os_str()]);
     }
+}
+
+fn busybox(args: [&OsStr; 2]) -> Result<()> {
+    let status = Command::new("busybox").args(args).status().context("busybox can't be run")?;
+    ensure!(status.success(), "busybox {args:?} failed");
+    Ok(())
 }

@@ -3,6 +3,8 @@
 bin=/run/.init/bin
 export PATH=$bin
 cd /
+# As systemd does.
+ulimit -Hn 524288
 hostname bed
 ifconfig lo up
 [ -w /dev/kvm ] || echo "fail no /dev/kvm: kvm-amd did not load" >&3

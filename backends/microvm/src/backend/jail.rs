@@ -49,11 +49,19 @@ pub(super) fn drop_rights() -> Result<(), JailError> {
     caps::set(None, CapSet::Permitted, &kept).map_err(caps_failed("drop"))
 }
 
+/// Descriptors for the files of a shared tree, one for each that the guest remembers. The same
+/// as Linux's default ceiling (fs.nr_open).
+const FILES: u64 = 1 << 20;
+
 /// As many descriptors as the file server may have; no core dump, which would hold guest memory.
+/// To be called while there are rights to exceed the hard limit with.
 pub(super) fn set_limits() -> Result<(), JailError> {
     let error = || failed("set", "resource limits");
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(error())?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(error())?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(error())?;
+    // A plain user has no more than the hard limit.
+    if hard >= FILES || setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(error())?;
+    }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(error())
 }
 

@@ -10,8 +10,10 @@
 //! - sizes for which the server would reserve memory before it knows that they make sense;
 //! - setting attributes that give power on the host (`security.*`, `trusted.*`).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,6 +81,15 @@ impl Guard {
         inner.import()?;
         let (none, _) = inner.getattr(&Context::default(), ROOT_ID, None)?;
         Ok(Self { inner, none })
+    }
+
+    /// Links a file by the name it has now. All that a guest gains by renaming directories in the
+    /// middle of it is a link to another file of the same share: this process sees nothing else,
+    /// and the kernel links nothing across mounts. `name` has been found to be one name.
+    fn link_by_name(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<()> {
+        let from = self.inner.readlinkat_proc_file(inode)?;
+        let to = self.inner.readlinkat_proc_file(parent)?.join(OsStr::from_bytes(name.to_bytes()));
+        fs::hard_link(from, to)
     }
 }
 
@@ -220,7 +231,15 @@ impl FileSystem for Guard {
     }
 
     fn link(&self, ctx: &Context, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
-        self.inner.link(ctx, inode, parent, name)
+        match self.inner.link(ctx, inode, parent, name) {
+            // Before Linux 6.10 a file is linked by its descriptor only with CAP_DAC_READ_SEARCH
+            // (linkat(2), AT_EMPTY_PATH), which this process has given up.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                self.link_by_name(inode, parent, name)?;
+                self.lookup(ctx, parent, name)
+            }
+            linked => linked,
+        }
     }
 
     fn open(&self, ctx: &Context, inode: u64, flags: u32, fuse_flags: u32) -> io::Result<Opened> {
