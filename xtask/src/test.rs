@@ -78,16 +78,12 @@ fn cargo(args: &[&str]) -> Result<()> {
 fn checks(counts: &mut Counts) -> Result<()> {
     step("formatting, lints, licences");
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&[
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ])?;
+    let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+    cargo(&[&clippy[..], &["--", "-D", "warnings"]].concat())?;
+    // What documentation links to must be there.
+    let docs = ["doc", "--quiet", "--workspace", "--no-deps", "--locked"];
+    let status = Command::new(env!("CARGO")).args(docs).env("RUSTDOCFLAGS", "-D warnings").status();
+    ensure!(status.context("cargo can't be run")?.success(), "cargo doc failed");
     let deny = Command::new(env!("CARGO")).args(["deny", "--version"]).output()?;
     if deny.status.success() {
         // Advisories need a database that is fetched from outside the package registries.

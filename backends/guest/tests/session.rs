@@ -7,10 +7,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::{Arguments, Trial};
 use moat_core::sandbox::{
     Exit, ExitStatus, Lower, Process, Rootfs, Sandbox, StartError, TerminalSize,
 };
@@ -42,23 +42,21 @@ const TESTS: [(&str, fn()); 16] = [
 ];
 
 fn main() -> ExitCode {
-    if !nix::unistd::geteuid().is_root() {
-        println!("session: skipped, because mounting needs root");
-        return ExitCode::SUCCESS;
+    let mut arguments = Arguments::from_args();
+    // One after the other in this very thread: the agent clones itself.
+    arguments.test_threads = Some(1);
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        println!("skipped: session: mounting needs root");
     }
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let mut failed = 0;
-    for (name, test) in TESTS {
-        if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
-            continue;
-        }
-        let started = Instant::now();
-        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-        let result = if passed { "ok" } else { "FAILED" };
-        println!("test session: {name} ... {result} ({} ms)", started.elapsed().as_millis());
-        failed += u8::from(!passed);
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let trial = |(name, test): (&str, fn())| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(!is_root)
+    };
+    libtest_mimic::run(&arguments, TESTS.map(trial).into()).exit_code()
 }
 
 fn output_and_exit_status() {
