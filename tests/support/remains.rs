@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::moat::Moat;
 use crate::workspace::Workspace;
@@ -55,6 +56,17 @@ impl Watched {
         let entries = fs::read_dir(self.runtime.join("moat/instances"));
         let entries = entries.into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// The pid that stands for the one workload that runs: by its journal, the container's first
+    /// process or the micro-VM's VMM.
+    pub fn pid(&self) -> Option<i32> {
+        let instances = self.runtime.join("moat/instances");
+        let journal = instances.join(self.instances().first()?).join("instance.jsonl");
+        let text = fs::read_to_string(journal).ok()?;
+        let marks = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let pid = marks.filter_map(|mark| mark["pid"].as_i64()).next_back()?;
+        i32::try_from(pid).ok()
     }
 
     /// The processes that are left, by pid and command line. Zombies hold nothing, and count no

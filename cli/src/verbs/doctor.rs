@@ -55,13 +55,24 @@ fn report(rows: &[Row]) -> String {
             false => "can't run here",
         };
         text.push_str(&format!("{isolation}: {verdict}\n{}\n", table(of_this())));
-        for row in of_this().filter(|row| !row.ok) {
-            if let Some(hint) = &row.hint {
-                text.push_str(&format!("  hint: {}: {hint}\n", row.check));
-            }
+        for (checks, hint) in hints(of_this().filter(|row| !row.ok)) {
+            text.push_str(&format!("  hint: {}: {hint}\n", checks.join(", ")));
         }
     }
     text
+}
+
+/// What to do, each once, with the checks that it is for.
+fn hints<'a>(failed: impl Iterator<Item = &'a Row>) -> Vec<(Vec<&'a str>, &'a str)> {
+    let mut hints: Vec<(Vec<&str>, &str)> = Vec::new();
+    for row in failed {
+        let Some(hint) = row.hint.as_deref() else { continue };
+        match hints.iter_mut().find(|(_, known)| *known == hint) {
+            Some((checks, _)) => checks.push(&row.check),
+            None => hints.push((vec![&row.check], hint)),
+        }
+    }
+    hints
 }
 
 fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {

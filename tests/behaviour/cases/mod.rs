@@ -19,6 +19,7 @@ mod killed_moat;
 mod large_environment;
 mod large_stdin;
 mod large_stdout;
+mod lost_vmm;
 mod memory_limit;
 mod network;
 mod no_overlay;
@@ -104,6 +105,7 @@ cases![
     large_environment,
     large_stdin,
     large_stdout,
+    lost_vmm on [Wall::Vm],
     memory_limit,
     network,
     no_overlay on [Wall::Container],

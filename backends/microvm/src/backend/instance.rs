@@ -98,13 +98,15 @@ impl Instance {
         self.relay.read_console();
         let ending = if ended { self.process.ending() } else { None };
         let fault = match ending {
-            Some(Ending::Reset) => microvm("the guest's kernel panicked or was reset"),
+            Some(Ending::Reset) => microvm("the guest's kernel panicked or was reset")
+                .hint("`moat kernel install` makes a kernel bundle that is known to work"),
             Some(Ending::Off) => microvm("the guest switched itself off"),
             Some(Ending::Crashed { reason }) => microvm(format!("the guest crashed: {reason}")),
             Some(Ending::Failed { reasons }) => {
                 return microvm(format!("the micro-VM can't run: {}", reasons.join(": ")));
             }
-            None if ended => microvm("the VMM was killed"),
+            None if ended => microvm("the VMM was killed")
+                .hint("not by moat: `dmesg` tells whether this host ran out of memory"),
             None => microvm("the guest's agent hung up"),
         };
         self.with_console(fault)
@@ -113,6 +115,7 @@ impl Instance {
     fn with_console(&self, fault: Fault) -> Fault {
         match self.relay.console_tail() {
             Some(text) => fault.because(ConsoleTail(text)),
+            None if fault.hint.is_some() => fault,
             None => fault.hint("the guest's console is empty: see `moat doctor`"),
         }
     }
