@@ -24,13 +24,15 @@ type Sightings = Arc<Mutex<BTreeMap<&'static str, (&'static str, Vec<Seen>)>>>;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let sightings = Sightings::default();
+    let (share, shares) = share();
     let mut trials = Vec::new();
     for wall in Wall::ALL {
         let lacks = wall.lacks();
         if let Some(reason) = &lacks {
             skip::tell(&format!("all cases on {}", wall.name()), reason);
         }
-        for case in cases::ALL.iter().filter(|case| case.walls.contains(&wall)) {
+        let cases = cases::ALL.iter().enumerate().filter(|(at, _)| at % shares == share);
+        for (_, case) in cases.filter(|(_, case)| case.walls.contains(&wall)) {
             let sightings = Arc::clone(&sightings);
             let trial = Trial::test(format!("{}::{}", wall.name(), case.name), move || {
                 run(wall, case, &sightings).map_err(|error| Failed::from(format!("{error:#}")))
@@ -39,6 +41,17 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Which of how many equal shares of the cases to run, from 0 on; `MOAT_SHARE=0/2` is the first of
+/// two. Everything, when it is not set.
+fn share() -> (usize, usize) {
+    let value = std::env::var("MOAT_SHARE").unwrap_or_default();
+    let parts = value.split_once('/');
+    let parse = |(share, shares): (&str, &str)| {
+        Some((share.parse().ok()?, shares.parse().ok().filter(|shares| *shares > 0)?))
+    };
+    parts.and_then(parse).unwrap_or((0, 1))
 }
 
 fn run(wall: Wall, case: &cases::Case, sightings: &Sightings) -> Result<()> {

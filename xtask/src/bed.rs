@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// As timeout(1) says it.
-const TIMED_OUT: u8 = 124;
+pub(crate) const TIMED_OUT: u8 = 124;
 const BOOT_TRIES: u32 = 3;
 
 /// Run a command in a machine with a true KVM, emulated in software
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Seconds the command may take, once the machine is up
     #[arg(long, value_name = "SECS", default_value_t = 1800)]
     timeout: u64,
+    /// Seconds the command may write nothing
+    #[arg(long, value_name = "SECS")]
+    silence: Option<u64>,
     /// Seconds a boot may take before it is tried again
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     boot_timeout: u64,
@@ -70,6 +73,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         deterministic: args.deterministic,
         boot_limit: Duration::from_secs(args.boot_timeout),
         run_limit: Duration::from_secs(args.timeout),
+        silence_limit: args.silence.map(Duration::from_secs),
     };
     for attempt in 1..=BOOT_TRIES {
         let (ending, console) = machine.run()?;
@@ -81,6 +85,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             Ending::Signal(number) => return Ok(ExitCode::from(128 + number)),
             Ending::TimedOut => {
                 eprintln!("bed: the command was not done after {} s: stopped", args.timeout);
+                show_tail(&console);
+                return Ok(ExitCode::from(TIMED_OUT));
+            }
+            Ending::Silent => {
+                eprintln!("bed: the command wrote nothing for too long: stopped");
                 show_tail(&console);
                 return Ok(ExitCode::from(TIMED_OUT));
             }

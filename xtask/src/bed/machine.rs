@@ -27,6 +27,8 @@ pub(super) struct Machine {
     pub(super) deterministic: bool,
     pub(super) boot_limit: Duration,
     pub(super) run_limit: Duration,
+    /// How long the command may write nothing.
+    pub(super) silence_limit: Option<Duration>,
 }
 
 /// How one start of a machine ended.
@@ -37,6 +39,8 @@ pub(super) enum Ending {
     Signal(u8),
     /// The command was not done within the limit.
     TimedOut,
+    /// The command wrote nothing for as long as it may.
+    Silent,
     /// QEMU ended, or the machine crashed, while the command ran.
     Died,
     /// The command was never started.
@@ -45,6 +49,7 @@ pub(super) enum Ending {
 
 enum Event {
     Word(String),
+    Output,
     Closed,
     Signal(Signal),
 }
@@ -72,14 +77,18 @@ impl Machine {
     fn follow(&self, events: &Receiver<Event>) -> Ending {
         let mut deadline = Instant::now() + self.boot_limit;
         let mut running = false;
+        let mut silent_since = Instant::now();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match events.recv_timeout(left) {
+            let silence = self.silence_limit.filter(|_| running).map(|limit| silent_since + limit);
+            let next = silence.map_or(deadline, |silence| silence.min(deadline));
+            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Event::Output) => silent_since = Instant::now(),
                 Ok(Event::Word(word)) => match word.split_once(' ') {
                     Some(("exit", status)) => return exit_status(status),
                     Some(("fail", why)) => return Ending::NoBoot(why.to_owned()),
                     None if word == "run" => {
                         running = true;
+                        silent_since = Instant::now();
                         deadline = Instant::now() + self.run_limit;
                     }
                     _ => {}
@@ -92,6 +101,9 @@ impl Machine {
                 }
                 Ok(Event::Closed) | Err(RecvTimeoutError::Disconnected) => {
                     return Ending::NoBoot("qemu ended".to_owned());
+                }
+                Err(RecvTimeoutError::Timeout) if running && next < deadline => {
+                    return Ending::Silent;
                 }
                 Err(RecvTimeoutError::Timeout) if running => return Ending::TimedOut,
                 Err(RecvTimeoutError::Timeout) => {
@@ -166,15 +178,17 @@ impl Qemu {
         }
         let child = command.spawn().context("setpriv (package util-linux)")?;
         drop(theirs);
-        let events = events.clone();
+        let (events, output) = (events.clone(), events.clone());
         std::thread::spawn(move || report(words, &events));
+        let told = |events: Sender<Event>| move || drop(events.send(Event::Output));
+        let (out_told, err_told) = (told(output.clone()), told(output));
         let streams = vec![
-            std::thread::spawn(move || copy(out, std::io::stdout())),
-            std::thread::spawn(move || copy(err, std::io::stderr())),
+            std::thread::spawn(move || copy(out, std::io::stdout(), out_told)),
+            std::thread::spawn(move || copy(err, std::io::stderr(), err_told)),
         ];
         let console = std::thread::spawn(move || {
             let mut log = Vec::new();
-            copy(console, &mut log);
+            copy(console, &mut log, || {});
             log
         });
         Ok(Self { child, console, streams })
@@ -208,12 +222,13 @@ fn report(words: UnixStream, events: &Sender<Event>) {
     let _ = events.send(Event::Closed);
 }
 
-fn copy(mut from: impl Read, mut to: impl Write) {
+fn copy(mut from: impl Read, mut to: impl Write, told: impl Fn()) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = from.read(&mut buffer)
         && count > 0
     {
         // Nobody reads any more: keep draining, or the machine would stand still.
         let _ = to.write_all(&buffer[..count]).and_then(|()| to.flush());
+        told();
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 /// What all executables together reported.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    /// Stands before each line that is passed on.
+    label: String,
     passed: u64,
     failed: u64,
     /// Why each skipped test was skipped, by executable and name.
@@ -21,15 +23,20 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Counts of what runs at the same time as others: each line that is passed on says whose it is.
+    pub(crate) fn labelled(label: String) -> Self {
+        Self { label, ..Self::default() }
+    }
+
     /// Runs a test executable, passing its output on, and counts.
-    pub(crate) fn run(&mut self, name: &str, mut command: Command) -> Result<()> {
-        println!("-- {name}");
+    pub(crate) fn run(&mut self, name: &str, mut command: Command) -> Result<ExitStatus> {
+        println!("{}-- {name}", self.label);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{name} can't be run"))?;
         let (sender, lines) = mpsc::channel();
         let readers = [
-            forward(child.stdout.take(), io::stdout(), sender.clone()),
-            forward(child.stderr.take(), io::stderr(), sender),
+            forward(child.stdout.take(), self.label.clone(), io::stdout(), sender.clone()),
+            forward(child.stderr.take(), self.label.clone(), io::stderr(), sender),
         ];
         let failed_before = self.failed;
         for line in lines {
@@ -43,7 +50,15 @@ impl Counts {
         if !status.success() && self.failed == failed_before {
             self.broken.push(format!("{name} ({status})"));
         }
-        Ok(())
+        Ok(status)
+    }
+
+    /// Adds what others counted.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.passed += others.passed;
+        self.failed += others.failed;
+        self.skipped.extend(others.skipped);
+        self.broken.extend(others.broken);
     }
 
     /// Notes something that was not run, and says so.
@@ -98,18 +113,20 @@ fn number_before(text: &str, unit: &str) -> u64 {
 
 fn forward(
     from: Option<impl Read + Send + 'static>,
+    label: String,
     mut to: impl Write + Send + 'static,
     lines: mpsc::Sender<String>,
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let Some(from) = from else { return };
         let mut from = BufReader::new(from);
-        let mut line = Vec::new();
+        let mut line = label.clone().into_bytes();
         while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             // Whoever reads us may be gone; the counting goes on.
             let _ = to.write_all(&line);
-            let _ = lines.send(String::from_utf8_lossy(&line).trim_end().to_owned());
-            line.clear();
+            let text = String::from_utf8_lossy(line.get(label.len()..).unwrap_or_default());
+            let _ = lines.send(text.trim_end().to_owned());
+            line.truncate(label.len());
         }
     })
 }
