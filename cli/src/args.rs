@@ -115,6 +115,17 @@ pub(crate) enum Kernel {
     },
     /// List the kernels that are there
     Ls,
+    /// Make a kernel the one that is booted when the spec names none
+    Default {
+        /// Its name, as `moat kernel ls` has it
+        name: String,
+    },
+    /// Remove kernels
+    Rm {
+        /// Their names, as `moat kernel ls` has them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

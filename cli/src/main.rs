@@ -5,6 +5,7 @@
 mod args;
 mod decision;
 mod host;
+mod interrupt;
 mod monitor;
 mod output;
 mod progress;

@@ -1,39 +1,69 @@
-//! What a slow thing is doing, on stderr: a bar on a terminal, a line a step elsewhere.
+//! What a slow thing is doing, on stderr: a bar on a terminal; elsewhere a line for each step, and
+//! one now and then while a step takes long.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moat_microvm::kernel::Progress;
+use moat_core::diagnose::Fault;
+use moat_microvm::kernel::{self, Progress, Report};
 use serde_json::json;
 
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 
-/// How often a spinner turns, in milliseconds.
-const TICK: std::time::Duration = std::time::Duration::from_millis(120);
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(120);
+
+/// How often a line tells that a long step goes on.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Does slow work, showing its progress. A signal that ends moat ends the work first, which then
+/// undoes what it began.
+pub(crate) fn watched<T>(
+    output: Output,
+    work: impl FnOnce(Report<'_>) -> Result<T, kernel::Error>,
+) -> Result<T, Fault> {
+    let mut interrupt = Interrupt::hold()?;
+    let mut shown = Shown::new(output);
+    let outcome = work(&mut |progress| {
+        shown.take(progress);
+        if interrupt.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(shown);
+    if matches!(outcome, Err(kernel::Error::Interrupted)) {
+        output.note("interrupted: nothing is left of it", || json!({ "interrupted": true }));
+        drop(interrupt);
+    }
+    Ok(outcome?)
+}
 
 /// Shows the progress of one slow thing until it is dropped.
-pub(crate) struct Shown {
+struct Shown {
     output: Output,
     bar: Option<ProgressBar>,
     step: String,
+    told: Instant,
 }
 
 impl Shown {
     /// A bar where people look at one, lines where they don't.
-    pub(crate) fn new(output: Output) -> Self {
-        Self { output, bar: output.draws().then(bar), step: String::new() }
+    fn new(output: Output) -> Self {
+        let bar = output.draws().then(bar);
+        Self { output, bar, step: String::new(), told: Instant::now() }
     }
 
     /// Takes one report.
-    pub(crate) fn take(&mut self, progress: Progress<'_>) {
+    fn take(&mut self, progress: Progress<'_>) {
         let is_new = self.step != progress.step;
         if is_new {
             progress.step.clone_into(&mut self.step);
         }
-        match &self.bar {
-            Some(bar) => draw(bar, progress),
-            None if is_new => {
-                self.output.note(progress.step, || json!({ "progress": progress.step }));
-            }
-            None => {}
+        if let Some(bar) = &self.bar {
+            draw(bar, progress);
+        } else if is_new || self.told.elapsed() >= LINE_EVERY {
+            self.told = Instant::now();
+            tell(self.output, progress);
         }
     }
 }
@@ -43,6 +73,17 @@ impl Drop for Shown {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+fn tell(output: Output, progress: Progress<'_>) {
+    match progress.done {
+        Some((done @ 1.., of @ 1..)) => {
+            let percent = done.saturating_mul(100) / of;
+            let line = format!("{}: {percent}%", progress.step);
+            output.note(&line, || json!({ "progress": progress.step, "percent": percent }));
+        }
+        _ => output.note(progress.step, || json!({ "progress": progress.step })),
     }
 }
 

@@ -3,11 +3,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Error, Progress, Report, tool};
+use super::{Error, Progress, Report, step, tell, tool};
+
+/// What `apt-cache show` says of a package is a few kilobytes, and all that matters is early.
+const LISTING_MAX: u64 = 64 << 10;
 
 /// What apt knows of a package (deb-control(5)).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,32 +24,34 @@ pub(super) struct Package {
 }
 
 /// The first of the packages that apt knows.
-pub(super) fn first_known(names: &[&str]) -> Result<Package, Error> {
+pub(super) fn first_known(names: &[&str], report: Report<'_>) -> Result<Package, Error> {
     for name in names {
-        if let Some(package) = lookup(name)? {
+        if let Some(package) = lookup(name, report)? {
             return Ok(package);
         }
     }
     Err(Error::NoPackage { names: names.iter().map(|&name| name.to_owned()).collect() })
 }
 
-fn lookup(name: &str) -> Result<Option<Package>, Error> {
+fn lookup(name: &str, report: Report<'_>) -> Result<Option<Package>, Error> {
     let mut command = Command::new("apt-cache");
-    command.args(["show", "--no-all-versions", name]).env("LC_ALL", "C");
-    let answer = command.output().map_err(|source| not_run(&command, source))?;
-    // 100: no such package.
-    if !answer.status.success() {
+    command.args(["show", "--no-all-versions", name]);
+    let look = |_| step(report, "asking apt for the newest kernel");
+    let answer = tool::finish(&mut command, look).map_err(without_apt)?;
+    if !answer.status.success() && answer.errors().contains("No packages found") {
         return Ok(None);
     }
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = answer.output(LISTING_MAX).unwrap_or_default();
+    answer.success()?;
     Ok(parse(&text).filter(|package| package.name == name))
 }
 
-fn not_run(command: &Command, source: io::Error) -> Error {
-    let program = tool::name(command);
-    match source.kind() {
-        io::ErrorKind::NotFound => Error::NoApt { program },
-        _ => Error::Run { program, source },
+fn without_apt(error: Error) -> Error {
+    match error {
+        Error::Run { program, source } if source.kind() == ErrorKind::NotFound => {
+            Error::NoApt { program }
+        }
+        other => other,
     }
 }
 
@@ -82,23 +87,26 @@ pub(super) fn download(
     let mut command = Command::new("apt-get");
     command.args(["download", "-qq"]);
     // As root apt would download as user _apt, who may not write here.
-    command.args(["-o", "APT::Sandbox::User=root", &package.name]).current_dir(dir);
-    tool::run(&mut command, || {
-        report(Progress { step: &step, done: Some((bytes_in(dir), package.size)) });
-    })
-    .map_err(|error| match error {
-        Error::Run { source, .. } => not_run(&command, source),
-        other => other,
-    })?;
+    command.args(["-o", "APT::Sandbox::User=root"]);
+    command.arg(format!("{}={}", package.name, package.version)).current_dir(dir);
+    let look =
+        |_| tell(report, Progress { step: &step, done: Some((bytes_in(dir), package.size)) });
+    tool::run(&mut command, look).map_err(without_apt)?;
     let lacks = || Error::PackageLacks { package: package.name.clone(), what: "package file" };
     files_in(dir).find(|path| path.extension() == Some(OsStr::new("deb"))).ok_or_else(lacks)
 }
 
 /// Unpacks the package file into the new directory `to`.
-pub(super) fn unpack(deb: &Path, to: &Path) -> Result<(), Error> {
+pub(super) fn unpack(
+    package: &Package,
+    deb: &Path,
+    to: &Path,
+    report: Report<'_>,
+) -> Result<(), Error> {
+    let unpacking = format!("unpacking {}", package.name);
     let mut command = Command::new("dpkg-deb");
     command.arg("-x").arg(deb).arg(to);
-    tool::run(&mut command, || {})
+    tool::run(&mut command, |_| step(report, &unpacking)).map_err(without_apt)
 }
 
 fn bytes_in(dir: &Path) -> u64 {

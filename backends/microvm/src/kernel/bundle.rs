@@ -1,10 +1,12 @@
 //! A bundle on disk, and its manifest.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::boot::{Discovery, KernelFormat};
@@ -23,6 +25,8 @@ pub struct Manifest {
     pub format: KernelFormat,
     /// How the kernel finds its devices.
     pub discovery: Discovery,
+    /// The kernel file's size in bytes.
+    pub size: u64,
     /// The kernel file's SHA-256, in hexadecimal.
     pub sha256: String,
     /// File names in `modules/`, each after those it needs. Empty when all is built in.
@@ -76,17 +80,50 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the manifest in `dir`; the kernel file itself is not looked at.
+    /// Reads the manifest in `dir`, and sees that the files which it names are there. Their
+    /// contents are not looked at: that would take longer than the guest's boot.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(MANIFEST);
         let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         let manifest: Manifest = toml::from_str(&text)
             .map_err(|source| Error::Manifest { path: path.clone(), source })?;
+        if dir.file_name() != Some(manifest.name.as_ref()) {
+            return Err(Error::ManifestName { path, name: manifest.name });
+        }
         let plain = |name: &&String| !name.is_empty() && !name.contains('/') && *name != "..";
         if let Some(module) = manifest.modules.iter().find(|name| !plain(name)) {
             return Err(Error::ManifestModule { path, module: module.clone() });
         }
-        Ok(Self { dir: dir.to_owned(), manifest })
+        let bundle = Self { dir: dir.to_owned(), manifest };
+        let size = bundle.size_of(bundle.kernel_path())?;
+        if size != bundle.manifest.size {
+            return Err(bundle.damaged(bundle.kernel_path(), "has another size than it had"));
+        }
+        for module in bundle.module_paths() {
+            bundle.size_of(module)?;
+        }
+        Ok(bundle)
+    }
+
+    fn size_of(&self, path: PathBuf) -> Result<u64, Error> {
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() => Ok(meta.len()),
+            Ok(_) => Err(self.damaged(path, "is no regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.damaged(path, "is missing"))
+            }
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    fn damaged(&self, path: PathBuf, what: &'static str) -> Error {
+        Error::Damaged { path, what, from: self.manifest.source.clone() }
+    }
+
+    /// Whether the kernel file's contents are what was put there. Reads all of it.
+    pub(super) fn is_intact(&self) -> bool {
+        let sum = File::open(self.kernel_path()).and_then(digest);
+        sum.is_ok_and(|sum| sum == self.manifest.sha256)
     }
 
     /// The bundle's name.
@@ -114,6 +151,21 @@ impl Bundle {
         let dir = self.dir.join(MODULES);
         self.manifest.modules.iter().map(|name| dir.join(name)).collect()
     }
+}
+
+fn digest(mut file: File) -> io::Result<String> {
+    let mut sum = Sha256::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hexadecimal(&sum.finalize())),
+            length => sum.update(piece.get(..length).unwrap_or_default()),
+        }
+    }
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn kernel_file(format: KernelFormat) -> &'static str {

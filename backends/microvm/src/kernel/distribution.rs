@@ -21,23 +21,26 @@ const META_PACKAGES: [&str; 5] = [
 
 impl Store {
     /// Makes a bundle of the distribution's newest kernel for virtual machines, by apt, without
-    /// root. One that is there already is given back without a download.
+    /// root. One that is there already, and whole, is given back without a download.
     ///
     /// # Errors
     /// When apt is not there, does not know or can't get the package, or the bundle can't be
     /// written.
     pub fn install(&self, report: Report<'_>) -> Result<Bundle, Error> {
         let draft = self.draft(report)?;
-        step(report, "asking apt for the newest kernel");
-        let package = image_package()?;
+        let package = image_package(report)?;
         let name = bundle_name(&package.name).to_owned();
         let source = Source::Package {
             package: package.name.clone(),
             package_version: package.version.clone(),
         };
-        match self.find(&name) {
-            Ok(bundle) if bundle.manifest().source == source => return Ok(bundle),
-            _ => {}
+        if let Ok(bundle) = self.find(&name)
+            && bundle.manifest().source == source
+            && bundle.is_intact()
+        {
+            step(report, "it is there already")?;
+            draft.default_if_none(&name)?;
+            return Ok(bundle);
         }
         let unpacked = draft.room().join("unpacked");
         fetch(&package, draft.room(), &unpacked, report)?;
@@ -56,26 +59,26 @@ impl Store {
 }
 
 /// The package that holds the kernel, found by what depends on it.
-fn image_package() -> Result<Package, Error> {
-    let meta = apt::first_known(&META_PACKAGES)?;
+fn image_package(report: Report<'_>) -> Result<Package, Error> {
+    let meta = apt::first_known(&META_PACKAGES, report)?;
     let image = meta.depends.iter().find(|name| name.starts_with("linux-image-"));
     let image =
         image.ok_or(Error::PackageLacks { package: meta.name, what: "kernel to depend on" })?;
-    apt::first_known(&[image])
+    apt::first_known(&[image], report)
 }
 
 /// Downloads and unpacks the package, and the packages of modules that it depends on.
 fn fetch(package: &Package, room: &Path, to: &Path, report: Report<'_>) -> Result<(), Error> {
     let mut packages = vec![package.clone()];
     for name in package.depends.iter().filter(|name| name.starts_with("linux-modules-")) {
-        packages.push(apt::first_known(&[name])?);
+        packages.push(apt::first_known(&[name], report)?);
     }
     for (number, package) in packages.iter().enumerate() {
         let dir = room.join(format!("download-{number}"));
         fs::create_dir(&dir).map_err(Error::io("make", &dir))?;
         let deb = apt::download(package, &dir, report)?;
-        step(report, &format!("unpacking {}", package.name));
-        apt::unpack(&deb, to)?;
+        apt::unpack(package, &deb, to, report)?;
+        fs::remove_file(&deb).map_err(Error::io("remove", &deb))?;
     }
     Ok(())
 }
@@ -104,6 +107,9 @@ fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
+    use super::super::Progress;
     use super::*;
     use crate::boot::KernelFormat;
 
@@ -113,13 +119,20 @@ mod tests {
         assert_eq!(bundle_name("linux-image-unsigned-6.8.0-31-generic"), "6.8.0-31-generic");
     }
 
+    fn note(steps: &mut Vec<String>) -> impl FnMut(Progress<'_>) -> ControlFlow<()> {
+        |progress| {
+            steps.push(progress.step.to_owned());
+            ControlFlow::Continue(())
+        }
+    }
+
     /// The real thing, where the package can be had.
     #[test]
     fn the_distributions_kernel_becomes_a_bundle() {
         let data = tempfile::tempdir().unwrap();
         let store = Store::in_data_dir(data.path());
         let mut steps = Vec::new();
-        let bundle = match store.install(&mut |progress| steps.push(progress.step.to_owned())) {
+        let bundle = match store.install(&mut note(&mut steps)) {
             Ok(bundle) => bundle,
             Err(error @ (Error::NoApt { .. } | Error::NoPackage { .. } | Error::Failed { .. })) => {
                 println!("skipped: no kernel package can be had: {error}");
@@ -136,11 +149,11 @@ mod tests {
         }
         assert!(bundle.kernel_path().is_file());
         assert!(bundle.module_paths().iter().all(|path| path.is_file()));
-        assert_eq!(store.default_bundle().unwrap().as_ref(), Some(&bundle));
+        assert_eq!(store.find("default").unwrap(), bundle);
         assert!(steps.iter().any(|step| step.starts_with("downloading ")), "{steps:?}");
 
         steps.clear();
-        let again = store.install(&mut |progress| steps.push(progress.step.to_owned())).unwrap();
+        let again = store.install(&mut note(&mut steps)).unwrap();
         assert_eq!(again, bundle);
         assert!(!steps.iter().any(|step| step.starts_with("downloading ")), "{steps:?}");
         assert_eq!(fs::read_dir(data.path().join("kernels")).unwrap().count(), 3);

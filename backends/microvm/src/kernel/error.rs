@@ -6,6 +6,8 @@ use std::process::ExitStatus;
 
 use moat_core::diagnose::{Code, Fault};
 
+use super::bundle::Source;
+
 /// Why a kernel bundle can't be used or made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,6 +30,8 @@ pub enum Error {
     NoDefault {
         /// Where the bundles are.
         dir: PathBuf,
+        /// The names of those that are there.
+        others: Vec<String>,
     },
     /// A bundle's manifest is not TOML, or lacks keys.
     #[error("{} is not a kernel bundle's manifest", path.display())]
@@ -44,6 +48,24 @@ pub enum Error {
         path: PathBuf,
         /// The module's name in it.
         module: String,
+    },
+    /// A bundle's manifest gives it another name than its directory has.
+    #[error("{} is the manifest of a bundle {name:?}", path.display())]
+    ManifestName {
+        /// The manifest.
+        path: PathBuf,
+        /// The name in it.
+        name: String,
+    },
+    /// A file of a bundle is not what was put there.
+    #[error("{} {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// "is missing".
+        what: &'static str,
+        /// Where the bundle is from.
+        from: Source,
     },
     /// A manifest could not be put into TOML.
     #[error("the manifest of kernel bundle {name:?} can't be written")]
@@ -126,7 +148,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A program failed.
-    #[error("{program}: {status}: {output}")]
+    #[error("{program} failed ({status}): {output}")]
     Failed {
         /// The program.
         program: String,
@@ -135,6 +157,15 @@ pub enum Error {
         /// The last of what it wrote.
         output: String,
     },
+    /// A program found no room for what it writes.
+    #[error("{program} has no space left on the device")]
+    NoSpace {
+        /// The program.
+        program: String,
+    },
+    /// The user wants no more of it.
+    #[error("interrupted")]
+    Interrupted,
     /// A file or directory can't be used.
     #[error("can't {doing} {}", path.display())]
     Io {
@@ -161,17 +192,24 @@ impl Error {
                 "use letters, digits, `.`, `_`, `+` and `-`, 64 at most, a letter or digit first"
             }
             Self::NoSuchBundle { .. } => "`moat kernel ls` lists those that are there",
-            Self::NoDefault { .. } => "moat kernel install",
-            Self::Manifest { path, .. } | Self::ManifestModule { path, .. } => {
-                let dir = path.parent().unwrap_or(path).display();
-                return Some(format!("remove {dir}, and make the bundle again"));
+            Self::NoDefault { others, .. } => match others.first() {
+                Some(name) => return Some(format!("moat kernel default {name}")),
+                None => "moat kernel install",
+            },
+            Self::Manifest { path, .. }
+            | Self::ManifestModule { path, .. }
+            | Self::ManifestName { path, .. } => {
+                let dir = path.parent().and_then(Path::file_name).unwrap_or_default();
+                let name = dir.to_string_lossy();
+                return Some(format!("`moat kernel rm {name}`, and make the bundle again"));
             }
+            Self::Damaged { from, .. } => return Some(again(from)),
             Self::NotAKernel { .. } => "give an uncompressed x86-64 vmlinux or a bzImage of Linux",
             Self::NoModule { .. } => "give the kernel's own /lib/modules/VERSION with --modules",
             Self::NoApt { .. } => {
                 "moat kernel import /boot/vmlinuz-VERSION --modules /lib/modules/VERSION"
             }
-            Self::NoPackage { .. } => "apt-get update",
+            Self::NoPackage { .. } => "run `apt-get update` as root, then this again",
             Self::NoTools { packages } => {
                 return Some(format!("apt-get install -y {}", packages.join(" ")));
             }
@@ -181,21 +219,47 @@ impl Error {
                 io::ErrorKind::NotFound => "see that the path is right",
                 io::ErrorKind::PermissionDenied => "see that this user may use it",
                 io::ErrorKind::IsADirectory => "name the file in it",
-                io::ErrorKind::StorageFull => "free some disk space",
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ROOM,
                 _ => "see that it can be used on this host",
             },
-            Self::Failed { program, .. } if program == "apt-get" => "apt-get update",
+            Self::NoSpace { .. } => ROOM,
+            Self::Failed { program, output, .. } if program == "apt-get" => fetch_hint(output),
             _ => return None,
         };
         Some(hint.to_owned())
     }
 }
 
+const ROOM: &str = "free some disk space: while it is made, the distribution's kernel takes about \
+    200 MB below the data directory, and moat's own 2 GB";
+
+/// The command that makes the same bundle again.
+fn again(from: &Source) -> String {
+    match from {
+        Source::Package { .. } => "`moat kernel install` makes it again".to_owned(),
+        Source::Build { .. } => "`moat kernel build` makes it again".to_owned(),
+        Source::File { path } => format!("import {} again", path.display()),
+    }
+}
+
+/// What apt says where the mirror has a newer package than apt knows of, or none can be reached.
+fn fetch_hint(output: &str) -> &'static str {
+    if output.contains("404 ") || output.contains("was not found") {
+        "run `apt-get update` as root, then this again"
+    } else {
+        "see that this machine reaches apt's mirror; `moat kernel import FILE` needs no network"
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let what = match &error {
+            Error::Interrupted => "no guest kernel was made",
             Error::NoSuchBundle { .. } | Error::NoDefault { .. } => "there is no such guest kernel",
-            Error::Manifest { .. } | Error::ManifestModule { .. } => "a guest kernel can't be used",
+            Error::Manifest { .. }
+            | Error::ManifestModule { .. }
+            | Error::ManifestName { .. }
+            | Error::Damaged { .. } => "a guest kernel can't be used",
             _ => "a guest kernel can't be made ready",
         };
         let fault = Self::new(Code::Kernel, what);

@@ -46,15 +46,29 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::ops::ControlFlow;
 
     use super::super::decompress::tests::lz4_legacy;
     use super::super::image::tests::{bzimage, tiny_elf};
-    use super::super::modules;
+    use super::super::{Progress, modules};
     use super::*;
     use crate::boot::KernelFormat;
 
+    fn go_on(_: Progress<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.bundle.unwrap().name().to_owned())
+            .collect()
+    }
+
     fn import(store: &Store, what: Import<'_>) -> Result<Bundle, Error> {
-        store.import(&what, &mut |_| {})
+        store.import(&what, &mut go_on)
     }
 
     #[test]
@@ -83,14 +97,15 @@ mod tests {
         let replaced = import(&store, other).unwrap();
         assert_eq!(replaced.manifest().format, KernelFormat::BzImage);
         assert!(replaced.kernel_path().ends_with("bzImage"));
-        assert_eq!(store.list().unwrap(), std::slice::from_ref(&replaced));
+        assert_eq!(names(&store), ["vmlinuz-6.1"]);
         let named = import(&store, Import { name: Some("second"), ..what }).unwrap();
         assert_eq!(store.find("default").unwrap(), replaced);
-        store.set_default("second").unwrap();
+        store.set_default("second", &mut go_on).unwrap();
         assert_eq!(store.find("default").unwrap(), named);
-        store.remove("second").unwrap();
-        assert!(matches!(store.find("default"), Err(Error::NoDefault { .. })));
-        assert_eq!(store.list().unwrap(), [replaced]);
+        assert_eq!(store.remove("default", &mut go_on).unwrap(), "second");
+        let Err(Error::NoDefault { others, .. }) = store.find("default") else { panic!() };
+        assert_eq!((others, names(&store)), (vec!["vmlinuz-6.1".to_owned()], names(&store)));
+        assert!(!replaced.dir().with_file_name("second").exists());
     }
 
     #[test]
@@ -155,7 +170,63 @@ mod tests {
         let changed = text.replace("modules = []", "modules = [\"../../../etc/passwd\"]");
         fs::write(&manifest, changed).unwrap();
         assert!(matches!(store.find("kernel"), Err(Error::ManifestModule { .. })));
+        fs::write(&manifest, text.replace("\"kernel\"", "\"other\"")).unwrap();
+        assert!(matches!(store.find("kernel"), Err(Error::ManifestName { .. })));
         fs::write(&manifest, "\0").unwrap();
         assert!(matches!(store.find("kernel"), Err(Error::Manifest { .. })));
+    }
+
+    #[test]
+    fn what_is_missing_or_cut_short_is_found_and_can_be_replaced_or_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::in_data_dir(data.path());
+        let file = data.path().join("kernel");
+        fs::write(&file, tiny_elf()).unwrap();
+        let tree = modules::tests::tree();
+        let modules = Some(tree.path());
+        let what = Import { file: &file, modules, name: None, discovery: Discovery::Acpi };
+        let bundle = import(&store, what).unwrap();
+        let damages: [&dyn Fn(&Bundle); 4] = [
+            &|bundle| fs::write(bundle.kernel_path(), &tiny_elf()[1..]).unwrap(),
+            &|bundle| fs::remove_file(bundle.kernel_path()).unwrap(),
+            &|bundle| fs::remove_file(&bundle.module_paths()[3]).unwrap(),
+            &|bundle| {
+                fs::remove_file(&bundle.module_paths()[3]).unwrap();
+                std::os::unix::fs::symlink("/dev/zero", &bundle.module_paths()[3]).unwrap();
+            },
+        ];
+        for damage in damages {
+            damage(&bundle);
+            let found = store.find("default");
+            assert!(matches!(found, Err(Error::Damaged { .. })), "{found:?}");
+            assert!(store.list().unwrap()[0].bundle.is_err());
+            assert_eq!(import(&store, what).unwrap(), bundle);
+        }
+        let mut other = tiny_elf();
+        other[160] ^= 1;
+        assert!(bundle.is_intact());
+        fs::write(bundle.kernel_path(), other).unwrap();
+        assert!(!bundle.is_intact());
+        fs::write(bundle.dir().join("manifest.toml"), "").unwrap();
+        assert_eq!(store.remove("kernel", &mut go_on).unwrap(), "kernel");
+        assert!(store.list().unwrap().is_empty());
+        assert!(matches!(store.remove("kernel", &mut go_on), Err(Error::NoSuchBundle { .. })));
+    }
+
+    #[test]
+    fn an_interrupted_import_leaves_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::in_data_dir(data.path());
+        let file = data.path().join("kernel");
+        fs::write(&file, tiny_elf()).unwrap();
+        let what = Import { file: &file, modules: None, name: None, discovery: Discovery::Cmdline };
+        let mut steps = 0;
+        let error = store.import(&what, &mut |_| {
+            steps += 1;
+            if steps == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(error, Err(Error::Interrupted)), "{error:?}");
+        let left: Vec<_> = fs::read_dir(data.path().join("kernels")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "only the lock: {left:?}");
     }
 }

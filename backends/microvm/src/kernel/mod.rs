@@ -3,6 +3,7 @@
 //! A bundle is a directory `<data>/kernels/NAME` of `vmlinux` (ELF) or `bzImage`, `modules/*.ko`
 //! and `manifest.toml`. It appears whole, by a rename, or not at all. The symbolic link
 //! `<data>/kernels/default` names the one that is booted when nobody asks for another.
+//! A moat that is killed on the way leaves a draft that nobody reads; the next one sweeps it.
 //!
 //! Bundles come from the distribution's package ([`Store::install`]), from any file
 //! ([`Store::import`]), or from the distribution's kernel source ([`Store::build`]). A bzImage is
@@ -19,12 +20,15 @@ mod import;
 mod modules;
 mod recipe;
 mod store;
+mod tether;
 mod tool;
 
 pub use bundle::{Bundle, Manifest, Source};
 pub use error::Error;
 pub use import::Import;
-pub use store::Store;
+pub use store::{Entry, Store};
+
+use std::ops::ControlFlow;
 
 /// What is going on in a slow function of this module.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +39,17 @@ pub struct Progress<'a> {
     pub done: Option<(u64, u64)>,
 }
 
-/// Where a slow function tells its progress.
-pub type Report<'a> = &'a mut dyn FnMut(Progress<'_>);
+/// Where a slow function tells its progress, ten times a second or so, and hears whether to go on.
+/// After a break it undoes what it began and gives [`Error::Interrupted`].
+pub type Report<'a> = &'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>;
 
-fn step(report: Report<'_>, step: &str) {
-    report(Progress { step, done: None });
+fn tell(report: Report<'_>, progress: Progress<'_>) -> Result<(), Error> {
+    match report(progress) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted),
+    }
+}
+
+fn step(report: Report<'_>, step: &str) -> Result<(), Error> {
+    tell(report, Progress { step, done: None })
 }

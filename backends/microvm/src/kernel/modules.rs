@@ -12,6 +12,7 @@ use object::read::{Object, ObjectSection};
 use super::Error;
 use super::decompress::decompress;
 use super::image::read_limited;
+use super::store::write_synced;
 
 /// What moat's guest uses: virtio devices over MMIO, the shared root, its overlay, the agent
 /// channel. The guest's kernel has each built in or as a module.
@@ -36,7 +37,7 @@ pub(super) fn collect(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
     for (name, data) in chosen.ordered {
         let file = format!("{name}.ko");
         let path = to.join(&file);
-        fs::write(&path, data).map_err(Error::io("write", &path))?;
+        write_synced(&path, &data)?;
         names.push(file);
     }
     Ok(names)

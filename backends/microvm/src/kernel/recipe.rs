@@ -1,14 +1,13 @@
 //! `Store::build`: moat's own small guest kernel, from the distribution's kernel source.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::available_parallelism;
 
 use super::bundle::{Bundle, Source};
 use super::store::{Ingredients, Store};
-use super::{Error, Progress, Report, apt, step, tool};
+use super::{Error, Progress, Report, apt, step, tell, tool};
 use crate::boot::Discovery;
 
 /// What is switched on above tinyconfig.
@@ -19,6 +18,20 @@ const SOURCE_PACKAGE: &str = "linux-source-6.12";
 
 /// The lines that `make vmlinux` writes: counted once for 6.12.117. Only the progress hangs on it.
 const MAKE_LINES: u64 = 1780;
+
+/// Variables of the user's that would make another kernel, or make it elsewhere (Linux
+/// Documentation/kbuild/kbuild.rst).
+const ENVIRONMENT: [&str; 9] = [
+    "MAKEFLAGS",
+    "ARCH",
+    "CROSS_COMPILE",
+    "KBUILD_OUTPUT",
+    "KBUILD_VERBOSE",
+    "KCFLAGS",
+    "KCONFIG_ALLCONFIG",
+    "KCONFIG_CONFIG",
+    "LLVM",
+];
 
 /// A program or a header that the build needs, and its Debian package.
 const PROGRAMS: [(&str, &str); 9] = [
@@ -46,15 +59,14 @@ impl Store {
             return Err(Error::NoTools { packages });
         }
         let draft = self.draft(report)?;
-        step(report, "asking apt for the kernel source");
-        let package = apt::first_known(&[SOURCE_PACKAGE])?;
+        let package = apt::first_known(&[SOURCE_PACKAGE], report)?;
         let tree = unpack_source(&package, draft.room(), report)?;
         configure(&tree, report)?;
         compile(&tree, report)?;
         let kernel = draft.room().join("vmlinux.stripped");
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&kernel).arg(tree.join("vmlinux"));
-        tool::run(&mut strip, || {})?;
+        tool::run(&mut strip, |_| step(report, "stripping the kernel"))?;
         let what = Ingredients {
             name,
             kernel: &kernel,
@@ -95,15 +107,14 @@ fn unpack_source(
     let dir = room.join("download");
     fs::create_dir(&dir).map_err(Error::io("make", &dir))?;
     let deb = apt::download(package, &dir, report)?;
-    step(report, "unpacking the kernel source");
     let unpacked = room.join("unpacked");
-    apt::unpack(&deb, &unpacked)?;
+    apt::unpack(package, &deb, &unpacked, report)?;
     let archive = unpacked.join("usr/src").join(format!("{}.tar.xz", package.name));
     let tree = room.join("source");
     fs::create_dir(&tree).map_err(Error::io("make", &tree))?;
     let mut tar = Command::new("tar");
     tar.arg("-xJf").arg(&archive).arg("-C").arg(&tree).arg("--strip-components=1");
-    tool::run(&mut tar, || {})?;
+    tool::run(&mut tar, |_| step(report, "unpacking the kernel source"))?;
     for done in [dir, unpacked] {
         fs::remove_dir_all(&done).map_err(Error::io("remove", &done))?;
     }
@@ -114,20 +125,23 @@ fn make(tree: &Path) -> Command {
     let mut make = Command::new("make");
     // The same source gives the same kernel, whoever builds it, and when.
     make.env("KBUILD_BUILD_USER", "moat").env("KBUILD_BUILD_HOST", "moat");
-    make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01").env_remove("MAKEFLAGS");
+    make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01");
+    for variable in ENVIRONMENT {
+        make.env_remove(variable);
+    }
     make.current_dir(tree);
     make
 }
 
 /// tinyconfig with moat's lines after it, where the last word on an option counts.
 fn configure(tree: &Path, report: Report<'_>) -> Result<(), Error> {
-    step(report, "configuring the kernel");
-    tool::run(make(tree).arg("tinyconfig"), || {})?;
+    let mut look = |_| step(report, "configuring the kernel");
+    tool::run(make(tree).arg("tinyconfig"), &mut look)?;
     let path = tree.join(".config");
     let mut text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     text.push_str(CONFIGURATION);
     fs::write(&path, text).map_err(Error::io("write", &path))?;
-    tool::run(make(tree).arg("olddefconfig"), || {})?;
+    tool::run(make(tree).arg("olddefconfig"), &mut look)?;
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let options = lost(CONFIGURATION, &text);
     if options.is_empty() { Ok(()) } else { Err(Error::Configuration { options }) }
@@ -152,16 +166,10 @@ fn compile(tree: &Path, report: Report<'_>) -> Result<(), Error> {
     let jobs = available_parallelism().map_or(1, usize::from);
     let mut command = make(tree);
     command.arg(format!("-j{jobs}")).arg("vmlinux");
-    let (mut child, log) = tool::start(&mut command)?;
-    let failed = |source| Error::Run { program: "make".to_owned(), source };
-    let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-    for (line, done) in lines.into_iter().flatten().zip(0..) {
-        line.map_err(failed)?;
-        let done = Some((MAKE_LINES.min(done), MAKE_LINES));
-        report(Progress { step: "compiling the kernel", done });
-    }
-    let status = child.wait().map_err(failed)?;
-    tool::check(&command, status, log)
+    tool::run(&mut command, |lines| {
+        let done = Some((MAKE_LINES.min(lines), MAKE_LINES));
+        tell(report, Progress { step: "compiling the kernel", done })
+    })
 }
 
 #[cfg(test)]

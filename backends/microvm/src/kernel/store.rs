@@ -4,13 +4,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::bundle::{self, Bundle, Manifest, Source};
+use super::bundle::{self, Bundle, Manifest, Source, hexadecimal};
 use super::{Error, Report, image, modules, step};
 use crate::boot::Discovery;
 
@@ -19,10 +21,23 @@ const DEFAULT: &str = "default";
 const DRAFT_PREFIX: &str = ".draft-";
 const NAME_MAX: usize = 64;
 
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// The bundles below a data directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+}
+
+/// What is under one name in the store.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name.
+    pub name: String,
+    /// The directory.
+    pub dir: PathBuf,
+    /// The bundle in it, or why it can't be used.
+    pub bundle: Result<Bundle, Error>,
 }
 
 impl Store {
@@ -31,83 +46,93 @@ impl Store {
         Self { dir: data.join("kernels") }
     }
 
-    /// Every bundle, sorted by name.
+    /// Every bundle, sorted by name, broken ones too.
     ///
     /// # Errors
-    /// When the directory or a manifest can't be read.
-    pub fn list(&self) -> Result<Vec<Bundle>, Error> {
+    /// When the directory can't be read.
+    pub fn list(&self) -> Result<Vec<Entry>, Error> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(Error::io("read", &self.dir))?,
         };
-        let mut bundles = Vec::new();
+        let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(Error::io("read", &self.dir))?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(is_name) && entry.path().is_dir() {
-                bundles.push(Bundle::open(&entry.path())?);
+            let (name, dir) = (entry.file_name(), entry.path());
+            if let Some(name) = name.to_str().filter(|name| is_name(name))
+                && dir.is_dir()
+            {
+                let bundle = Bundle::open(&dir);
+                found.push(Entry { name: name.to_owned(), dir, bundle });
             }
         }
-        bundles.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(bundles)
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 
     /// The bundle of that name; `default` is whichever is the default.
     ///
     /// # Errors
-    /// When there is none, or it can't be read.
+    /// When there is none, or it can't be used.
     pub fn find(&self, name: &str) -> Result<Bundle, Error> {
-        if name == DEFAULT {
-            let none = || Error::NoDefault { dir: self.dir.clone() };
-            return self.default_bundle()?.ok_or_else(none);
-        }
-        let dir = self.place(name)?;
-        if !dir.is_dir() {
-            return Err(Error::NoSuchBundle { name: name.to_owned(), dir: self.dir.clone() });
-        }
-        Bundle::open(&dir)
+        Bundle::open(&self.dir_of(name)?)
     }
 
-    /// The default bundle, if there is one.
+    /// The name of the default bundle, if there is one, usable or not.
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn default_bundle(&self) -> Result<Option<Bundle>, Error> {
+    pub fn default_name(&self) -> Result<Option<String>, Error> {
         let link = self.dir.join(DEFAULT);
         let target = match fs::read_link(&link) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             target => target.map_err(Error::io("read", &link))?,
         };
-        match target.to_str() {
-            Some(name) if is_name(name) && self.dir.join(name).is_dir() => {
-                Bundle::open(&self.dir.join(name)).map(Some)
-            }
-            _ => Ok(None),
-        }
+        let is_there = |name: &&str| is_name(name) && self.dir.join(name).is_dir();
+        Ok(target.to_str().filter(is_there).map(str::to_owned))
     }
 
     /// Makes the bundle of that name the default.
     ///
     /// # Errors
-    /// When there is none of that name, or the link can't be written.
-    pub fn set_default(&self, name: &str) -> Result<(), Error> {
+    /// When there is none of that name, it can't be used, or the link can't be written.
+    pub fn set_default(&self, name: &str, report: Report<'_>) -> Result<Bundle, Error> {
         let bundle = self.find(name)?;
-        let room = self.temporary()?;
-        let fresh = room.path().join(DEFAULT);
-        symlink(bundle.name(), &fresh).map_err(Error::io("write", &fresh))?;
-        let link = self.dir.join(DEFAULT);
-        fs::rename(&fresh, &link).map_err(Error::io("write", &link))
+        self.draft(report)?.make_default(bundle.name())?;
+        Ok(bundle)
     }
 
-    /// Removes the bundle of that name; machines that run keep their kernel.
+    /// Removes the bundle of that name, usable or not, and gives its name; machines that run keep
+    /// their kernel.
     ///
     /// # Errors
     /// When there is none of that name, or it can't be removed.
-    pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let bundle = self.find(name)?;
-        let room = self.temporary()?;
-        let grave = room.path().join("removed");
-        fs::rename(bundle.dir(), &grave).map_err(Error::io("remove", bundle.dir()))
+    pub fn remove(&self, name: &str, report: Report<'_>) -> Result<String, Error> {
+        self.dir_of(name)?;
+        let draft = self.draft(report)?;
+        // Another moat may have removed it in the meantime.
+        let dir = self.dir_of(name)?;
+        let grave = draft.room().join("removed");
+        fs::rename(&dir, &grave).map_err(Error::io("remove", &dir))?;
+        Ok(dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    /// The directory of the bundle of that name, which is there.
+    fn dir_of(&self, name: &str) -> Result<PathBuf, Error> {
+        if name == DEFAULT {
+            return match self.default_name()? {
+                Some(name) => Ok(self.dir.join(name)),
+                None => {
+                    let others = self.list()?.into_iter().map(|entry| entry.name).collect();
+                    Err(Error::NoDefault { dir: self.dir.clone(), others })
+                }
+            };
+        }
+        let dir = self.place(name)?;
+        if !dir.is_dir() {
+            return Err(Error::NoSuchBundle { name: name.to_owned(), dir: self.dir.clone() });
+        }
+        Ok(dir)
     }
 
     /// Waits for its turn to make a bundle.
@@ -141,16 +166,16 @@ impl Store {
     /// One bundle is made at a time, so that two first runs don't both download.
     fn lock(&self, report: Report<'_>) -> Result<Flock<File>, Error> {
         let path = self.dir.join(".lock");
-        let file = File::create(&path).map_err(Error::io("write", &path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, Errno::EWOULDBLOCK)) => {
-                step(report, "waiting for another moat that makes a guest kernel ready");
-                Flock::lock(file, FlockArg::LockExclusive)
+        let mut file = File::create(&path).map_err(Error::io("write", &path))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((same, Errno::EWOULDBLOCK)) => file = same,
+                Err((_, errno)) => return Err(Error::io("lock", &path)(errno.into())),
             }
-            failed => failed,
+            step(report, "waiting for another moat that makes a guest kernel ready")?;
+            thread::sleep(LOOK_EVERY);
         }
-        .map_err(|(_, errno)| Error::io("lock", &path)(errno.into()))
     }
 
     /// Removes what a killed moat left half-made. Only with the lock held.
@@ -202,7 +227,7 @@ impl Draft<'_> {
         report: Report<'_>,
     ) -> Result<Bundle, Error> {
         let place = self.store.place(what.name)?;
-        step(report, "unpacking the kernel");
+        step(report, "unpacking the kernel")?;
         let image = image::read(what.kernel)?;
         let dir = self.room.path().join("bundle");
         fs::create_dir(&dir).map_err(Error::io("make", &dir))?;
@@ -215,6 +240,7 @@ impl Draft<'_> {
             name: what.name.to_owned(),
             version: image.release,
             format: image.format,
+            size: u64::try_from(image.bytes.len()).unwrap_or(u64::MAX),
             discovery: what.discovery,
             sha256: hexadecimal(&Sha256::digest(&image.bytes)),
             modules,
@@ -223,27 +249,46 @@ impl Draft<'_> {
         let text = toml::to_string(&manifest)
             .map_err(|source| Error::WriteManifest { name: what.name.to_owned(), source })?;
         write_synced(&dir.join(bundle::MANIFEST), text.as_bytes())?;
+        step(report, "putting the kernel in its place")?;
         self.publish(&dir, &place)?;
-        if self.store.default_bundle()?.is_none() {
-            self.store.set_default(what.name)?;
-        }
+        self.default_if_none(what.name)?;
         Bundle::open(&place)
     }
 
+    /// In place of an older bundle of that name in one step, so that none is ever half there.
     fn publish(&self, dir: &Path, place: &Path) -> Result<(), Error> {
-        if place.exists() {
-            let old = self.room.path().join("old");
-            fs::rename(place, &old).map_err(Error::io("replace", place))?;
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        match renameat2(AT_FDCWD, dir, AT_FDCWD, place, flags) {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOENT) => fs::rename(dir, place).map_err(Error::io("write", place)),
+            // Filesystems need not have it (rename(2)).
+            Err(Errno::EINVAL) => {
+                let old = self.room().join("old");
+                fs::rename(place, &old).map_err(Error::io("replace", place))?;
+                fs::rename(dir, place).map_err(Error::io("write", place))
+            }
+            Err(errno) => Err(Error::io("write", place)(errno.into())),
         }
-        fs::rename(dir, place).map_err(Error::io("write", place))
+    }
+
+    /// Makes the bundle of that name the default if none is.
+    pub(super) fn default_if_none(&self, name: &str) -> Result<(), Error> {
+        match self.store.default_name()? {
+            Some(_) => Ok(()),
+            None => self.make_default(name),
+        }
+    }
+
+    fn make_default(&self, name: &str) -> Result<(), Error> {
+        let fresh = self.room().join(DEFAULT);
+        symlink(name, &fresh).map_err(Error::io("write", &fresh))?;
+        let link = self.store.dir.join(DEFAULT);
+        fs::rename(&fresh, &link).map_err(Error::io("write", &link))
     }
 }
 
-fn write_synced(path: &Path, data: &[u8]) -> Result<(), Error> {
+/// Written so that it is whole even after a power failure.
+pub(super) fn write_synced(path: &Path, data: &[u8]) -> Result<(), Error> {
     let write = |mut file: File| file.write_all(data).and_then(|()| file.sync_all());
     File::create_new(path).and_then(write).map_err(Error::io("write", path))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
