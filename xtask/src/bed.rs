@@ -59,9 +59,11 @@ pub(crate) fn prepare() -> Result<()> {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let kernel = Kernel::cached()?;
     let directory = std::env::current_dir().context("current directory")?;
+    let mut modules = OsString::from("MOAT_BED_MODULES=");
+    modules.push(kernel.modules_dir());
     let task = initrd::Task {
         directory,
-        env: initrd::environment(&args.env),
+        env: initrd::environment(&[&args.env[..], &[modules]].concat()),
         argv: args.command,
         merged: same_file(),
     };

@@ -8,6 +8,7 @@ use moat_core::wire::{SHARE, SHARE_TAG};
 use moat_init::cgroup::Hierarchy;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, setrlimit};
 
 use crate::modules::{self, ModuleError};
 use crate::session::Surroundings;
@@ -50,6 +51,9 @@ pub enum BootError {
         /// The kernel's reason.
         source: Errno,
     },
+    /// The limit on open files can't be set.
+    #[error("can't set the limit on open files")]
+    Limits(#[source] Errno),
     /// A kernel module can't be loaded.
     #[error("the kernel's modules can't be loaded")]
     Modules(#[from] ModuleError),
@@ -78,8 +82,13 @@ pub(crate) fn surroundings() -> Surroundings {
     }
 }
 
-/// Mounts the kernel's filesystems and the share.
+/// The limit on open files that systemd gives a host's processes (systemd.exec(5), `LimitNOFILE=`),
+/// and with them a container's: soft, and as far as a workload may raise it.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Mounts the kernel's filesystems and the share, and sets what a workload inherits.
 pub(crate) fn bring_up() -> Result<(), BootError> {
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1).map_err(BootError::Limits)?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount_new("proc", "/proc", safe | MsFlags::MS_NODEV, None)?;
     mount_new("sysfs", "/sys", safe | MsFlags::MS_NODEV, None)?;

@@ -1,12 +1,12 @@
 //! A kernel without overlay: a container is refused with that reason, and not begun.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use moat_tests::host;
 use moat_tests::remains::Watched;
 use moat_tests::seen::Seen;
 use moat_tests::skip;
@@ -17,9 +17,11 @@ use crate::wall::Wall;
 const LOADER: &str = "/proc/sys/kernel/modprobe";
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
-    if !host::is_bed() {
-        skip!("a kernel's module is taken out only where the kernel is the tests' own");
-    }
+    let Some(modules) = env::var_os("MOAT_BED_MODULES") else {
+        skip!("a kernel's module is taken out only in the bed, whose kernel is the tests' own");
+    };
+    let module = Path::new(&modules).join("kernel/fs/overlayfs/overlay.ko");
+    ensure!(module.exists(), "{} is not there", module.display());
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     let overlay = modules.lines().find(|line| line.starts_with("overlay "));
     let overlay = overlay.context("overlay is no module of this kernel")?;
@@ -28,7 +30,7 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     space.spec("")?;
     // With a memory of its own of what this machine can do.
     let watched = Watched::new(&space)?;
-    let _back = Absent::new()?;
+    let _back = Absent::new(module)?;
     let seen = watched.watch(space.moat(&["true"])?).run()?;
     seen.refused(5, "unavailable")?.stderr_has("overlay")?;
     watched.nothing(&space, &[])?;
@@ -42,12 +44,8 @@ struct Absent {
 }
 
 impl Absent {
-    fn new() -> Result<Self> {
+    fn new(module: PathBuf) -> Result<Self> {
         let loader = fs::read_to_string(LOADER)?;
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let modules = Path::new("/lib/modules").join(release.trim_end());
-        let module = modules.join("kernel/fs/overlayfs/overlay.ko");
-        ensure!(module.exists(), "{} is not there", module.display());
         busybox(["rmmod".as_ref(), "overlay".as_ref()])?;
         let absent = Self { loader, module };
         fs::write(LOADER, "/bin/false")?;
