@@ -20,9 +20,9 @@ pub fn tell(test: &str, reason: &str) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// The path of the function in which a function `here` is defined, joined by dots, since a colon
-/// ends the name in what [`tell`] writes.
+/// The name of the function in which a function `here` is defined; of a behaviour case, whose
+/// functions are all called `case`, that of its file.
 pub fn test_of<T>(here: &T) -> &'static str {
     let path = any::type_name_of_val(here).trim_end_matches("::here");
-    path.rsplit("::").next().unwrap_or(path)
+    path.trim_end_matches("::case").rsplit("::").next().unwrap_or(path)
 }
