@@ -10,6 +10,8 @@ mod explain;
 mod floors;
 mod full_disk;
 mod json;
+mod kernel_fetch;
+mod kernel_store;
 mod plain_user;
 mod run;
 mod schema;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-const BUSYBOX: &str = "/bin/busybox";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// Fills `dir` with busybox, its applets, and the users root, app (1000, home /home/app, also in
 /// group 2000 `extra`) and nobody.

@@ -5,15 +5,18 @@ mod background;
 mod bad_kernel;
 mod capabilities;
 mod command_missing;
+mod damaged_kernel;
 mod descriptors;
 mod devices;
 mod env_file;
 mod environment;
 mod exit_status;
 mod file_owners;
+mod first_kernel;
 mod host_root;
 mod host_secrets;
 mod hostname;
+mod kernels;
 mod killed_by_signal;
 mod killed_moat;
 mod large_environment;
@@ -91,15 +94,18 @@ cases![
     bad_kernel on [Wall::Vm],
     capabilities,
     command_missing,
+    damaged_kernel on [Wall::Vm],
     descriptors,
     devices,
     env_file,
     environment,
     exit_status,
     file_owners,
+    first_kernel on [Wall::Vm],
     host_root,
     host_secrets,
     hostname,
+    kernels on [Wall::Vm],
     killed_by_signal,
     killed_moat,
     large_environment,

@@ -16,6 +16,7 @@ use moat_host::terminal::Raw;
 use super::record::Remains;
 use super::relay::{Relay, RelayError, Turn};
 use super::vmm::{Ending, Vmm, VmmProcess};
+use crate::kernel::Bundle;
 
 /// How long a guest may take from its kernel's first instruction to its agent's first word. In the
 /// software-emulated bed it takes several seconds.
@@ -33,6 +34,7 @@ pub(super) struct Instance {
     relay: Relay,
     remains: Remains,
     sandbox: Sandbox,
+    bundle: Bundle,
     exit: Option<Exit>,
     /// Our own terminal, raw while the workload has one.
     raw: Option<Raw>,
@@ -40,11 +42,22 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Takes a VMM over; if that fails, it is ended and nothing remains.
-    pub(super) fn new(vmm: Vmm, remains: Remains, sandbox: Sandbox) -> Result<Self, Fault> {
+    pub(super) fn new(
+        vmm: Vmm,
+        remains: Remains,
+        sandbox: Sandbox,
+        bundle: Bundle,
+    ) -> Result<Self, Fault> {
         match Relay::new(vmm.agent, vmm.console) {
-            Ok(relay) => {
-                Ok(Self { process: vmm.process, relay, remains, sandbox, exit: None, raw: None })
-            }
+            Ok(relay) => Ok(Self {
+                process: vmm.process,
+                relay,
+                remains,
+                sandbox,
+                bundle,
+                exit: None,
+                raw: None,
+            }),
             Err(error) => {
                 drop(vmm.process);
                 let _ = remains.destroy();
@@ -103,7 +116,8 @@ impl Instance {
             Some(Ending::Off) => microvm("the guest switched itself off"),
             Some(Ending::Crashed { reason }) => microvm(format!("the guest crashed: {reason}")),
             Some(Ending::Failed { reasons }) => {
-                return microvm(format!("the micro-VM can't run: {}", reasons.join(": ")));
+                return microvm(format!("the micro-VM can't run: {}", reasons.join(": ")))
+                    .hint("see `moat doctor`, and whether another guest kernel does better");
             }
             None if ended => microvm("the VMM was killed")
                 .hint("not by moat: `dmesg` tells whether this host ran out of memory"),
@@ -145,7 +159,9 @@ impl Instance {
 
 impl Workload for Instance {
     fn start(&mut self) -> Result<u32, Fault> {
-        self.wait_until_ready()?;
+        let ready = self.wait_until_ready();
+        // A damaged kernel fails in many ways; reading it whole would delay each good start.
+        ready.map_err(|fault| self.bundle.check_contents().map_or_else(Fault::from, |()| fault))?;
         let order = self.start_order()?;
         self.send(&order)?;
         match self.message(START_LIMIT, "the guest did not start the workload")? {

@@ -195,8 +195,9 @@ impl Plan for MicrovmPlan {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let cgroup = self.hierarchy().map(|hierarchy| (hierarchy, name));
         let mut remains = Remains::begin(dir, cgroup)?;
+        let bundle = self.bundle.clone();
         match self.make(&mut remains) {
-            Ok((vmm, sandbox)) => Ok(Box::new(Instance::new(vmm, remains, sandbox)?)),
+            Ok((vmm, sandbox)) => Ok(Box::new(Instance::new(vmm, remains, sandbox, bundle)?)),
             Err(fault) => {
                 // What failed first is what the user must see; what is left now is in the record.
                 let _ = remains.destroy();

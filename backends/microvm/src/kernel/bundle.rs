@@ -120,10 +120,18 @@ impl Bundle {
         Error::Damaged { path, what, from: self.manifest.source.clone() }
     }
 
-    /// Whether the kernel file's contents are what was put there. Reads all of it.
-    pub(super) fn is_intact(&self) -> bool {
-        let sum = File::open(self.kernel_path()).and_then(digest);
-        sum.is_ok_and(|sum| sum == self.manifest.sha256)
+    /// Sees that the kernel file's contents are what was put there. Reads all of it.
+    ///
+    /// # Errors
+    /// When they are not, or it can't be read.
+    pub(crate) fn check_contents(&self) -> Result<(), Error> {
+        let path = self.kernel_path();
+        let sum = File::open(&path).and_then(digest).map_err(Error::io("read", &path))?;
+        if sum == self.manifest.sha256 {
+            Ok(())
+        } else {
+            Err(self.damaged(path, "is not what it was when the bundle was made"))
+        }
     }
 
     /// The bundle's name.

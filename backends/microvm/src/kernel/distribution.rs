@@ -36,7 +36,7 @@ impl Store {
         };
         if let Ok(bundle) = self.find(&name)
             && bundle.manifest().source == source
-            && bundle.is_intact()
+            && bundle.check_contents().is_ok()
         {
             step(report, "it is there already")?;
             draft.default_if_none(&name)?;

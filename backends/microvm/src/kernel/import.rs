@@ -204,9 +204,9 @@ mod tests {
         }
         let mut other = tiny_elf();
         other[160] ^= 1;
-        assert!(bundle.is_intact());
+        assert!(bundle.check_contents().is_ok());
         fs::write(bundle.kernel_path(), other).unwrap();
-        assert!(!bundle.is_intact());
+        assert!(matches!(bundle.check_contents(), Err(Error::Damaged { .. })));
         fs::write(bundle.dir().join("manifest.toml"), "").unwrap();
         assert_eq!(store.remove("kernel", &mut go_on).unwrap(), "kernel");
         assert!(store.list().unwrap().is_empty());
