@@ -32,13 +32,14 @@ impl Interrupt {
         Ok(Self { held, waiting, came: None })
     }
 
-    /// Whether a signal came.
+    /// Whether a signal came. A second one then ends moat at once.
     pub(crate) fn came(&mut self) -> bool {
         if self.came.is_none()
             && let Ok(Some(info)) = self.waiting.read_signal()
         {
             let number = i32::try_from(info.ssi_signo).ok();
             self.came = number.and_then(|number| Signal::try_from(number).ok());
+            let _ = self.held.thread_unblock();
         }
         self.came.is_some()
     }

@@ -27,8 +27,13 @@ pub(crate) fn watched<T>(
     let mut interrupt = Interrupt::hold()?;
     let mut shown = Shown::new(output);
     let outcome = work(&mut |progress| {
+        if interrupt.came() {
+            // Of a build that is 100 000 files.
+            shown.take(Progress { step: "stopping: removing what was made so far", done: None });
+            return ControlFlow::Break(());
+        }
         shown.take(progress);
-        if interrupt.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Continue(())
     });
     drop(shown);
     if matches!(outcome, Err(kernel::Error::Interrupted)) {

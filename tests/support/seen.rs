@@ -97,7 +97,7 @@ impl Seen {
         self.status(status)?.stdout("")?.stderr_has(&format!("error[{code}]: "))?;
         let errors = self.err().lines().filter(|line| line.starts_with("error[")).count();
         ensure!(errors == 1, "{errors} errors where one was expected\n{}", self.shown());
-        self.stderr_has("hint: ")?.stderr_lacks("panicked")
+        self.stderr_has("hint: ")?.stderr_lacks("panicked at")
     }
 
     /// stdout as JSON.

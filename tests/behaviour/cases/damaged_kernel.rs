@@ -97,6 +97,9 @@ fn fill_modules(dir: &Path) -> Result<()> {
 /// Overwrites all from that byte on.
 fn fill(path: &Path, from: usize) -> Result<()> {
     let mut bytes = fs::read(path)?;
-    bytes.iter_mut().skip(from).for_each(|byte| *byte = 0x0b);
+    // `ud2`, of two bytes: what runs it ends at once.
+    for (at, byte) in bytes.iter_mut().enumerate().skip(from) {
+        *byte = if at % 2 == 0 { 0x0f } else { 0x0b };
+    }
     Ok(fs::write(path, bytes)?)
 }

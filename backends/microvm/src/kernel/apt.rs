@@ -36,7 +36,7 @@ pub(super) fn first_known(names: &[&str], report: Report<'_>) -> Result<Package,
 fn lookup(name: &str, report: Report<'_>) -> Result<Option<Package>, Error> {
     let mut command = Command::new("apt-cache");
     command.args(["show", "--no-all-versions", name]);
-    let look = |_| step(report, "asking apt for the newest kernel");
+    let look = |_| step(report, "asking apt for the kernel's package");
     let answer = tool::finish(&mut command, look).map_err(without_apt)?;
     if !answer.status.success() && answer.errors().contains("No packages found") {
         return Ok(None);

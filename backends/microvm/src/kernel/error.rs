@@ -107,6 +107,16 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A module was built for another kernel.
+    #[error("module {} is for Linux {found}, and the kernel is {release}", path.display())]
+    OtherKernel {
+        /// The module's file.
+        path: PathBuf,
+        /// The release that it was built for.
+        found: String,
+        /// The kernel's release.
+        release: String,
+    },
     /// apt is not there.
     #[error("{program} is not there: kernels can be fetched on Debian and Ubuntu only")]
     NoApt {
@@ -205,7 +215,9 @@ impl Error {
             }
             Self::Damaged { from, .. } => return Some(again(from)),
             Self::NotAKernel { .. } => "give an uncompressed x86-64 vmlinux or a bzImage of Linux",
-            Self::NoModule { .. } => "give the kernel's own /lib/modules/VERSION with --modules",
+            Self::NoModule { .. } | Self::OtherKernel { .. } => {
+                "give the kernel's own /lib/modules/VERSION with --modules"
+            }
             Self::NoApt { .. } => {
                 "moat kernel import /boot/vmlinuz-VERSION --modules /lib/modules/VERSION"
             }

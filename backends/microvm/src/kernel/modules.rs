@@ -11,7 +11,7 @@ use object::read::{Object, ObjectSection};
 
 use super::Error;
 use super::decompress::decompress;
-use super::image::read_limited;
+use super::image::{NO_RELEASE, read_limited};
 use super::store::write_synced;
 
 /// What moat's guest uses: virtio devices over MMIO, the shared root, its overlay, the agent
@@ -24,10 +24,10 @@ const LIMIT: usize = 64 << 20;
 const FILES_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 16;
 
-/// Copies the modules that a guest needs from `from` (as `/lib/modules/VERSION`) to the new
-/// directory `to`, unpacked. Their file names, each after those it needs.
-pub(super) fn collect(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
-    let tree = Tree::read(from)?;
+/// Copies the modules that a guest with this kernel needs from `from` (as `/lib/modules/VERSION`)
+/// to the new directory `to`, unpacked. Their file names, each after those it needs.
+pub(super) fn collect(from: &Path, release: &str, to: &Path) -> Result<Vec<String>, Error> {
+    let tree = Tree::read(from, release)?;
     let mut chosen = Chosen::default();
     for name in NEEDED {
         chosen.add(&tree, name)?;
@@ -46,12 +46,14 @@ pub(super) fn collect(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
 /// A directory of modules, by name.
 struct Tree<'a> {
     dir: &'a Path,
+    /// The kernel that they are for.
+    release: &'a str,
     files: BTreeMap<String, PathBuf>,
     builtin: BTreeSet<String>,
 }
 
 impl<'a> Tree<'a> {
-    fn read(dir: &'a Path) -> Result<Self, Error> {
+    fn read(dir: &'a Path, release: &'a str) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
         find_modules(dir, DEPTH_MAX, &mut files)?;
         let list = dir.join("modules.builtin");
@@ -60,7 +62,11 @@ impl<'a> Tree<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => return Err(Error::io("read", &list)(error)),
         };
-        Ok(Self { dir, files, builtin })
+        Ok(Self { dir, release, files, builtin })
+    }
+
+    fn differs(&self, release: &str) -> bool {
+        self.release != NO_RELEASE && self.release != release
     }
 }
 
@@ -111,7 +117,12 @@ impl Chosen {
         let missing = || Error::NoModule { name: name.to_owned(), dir: tree.dir.to_owned() };
         let path = tree.files.get(name).ok_or_else(missing)?;
         let data = unpacked(path)?;
-        for needed in depends(&data).map_err(|why| not_a_module(path, why))? {
+        let info = Info::read(&data).map_err(|why| not_a_module(path, why))?;
+        if let Some(found) = info.release.filter(|found| tree.differs(found)) {
+            let (path, release) = (path.clone(), tree.release.to_owned());
+            return Err(Error::OtherKernel { path, found, release });
+        }
+        for needed in info.depends {
             self.add(tree, &needed)?;
         }
         self.ordered.push((name.to_owned(), data));
@@ -131,21 +142,32 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
     decompress(&data, LIMIT).map_err(|error| not_a_module(path, error))
 }
 
-/// The modules that this one needs by its own word: `depends=a,b` among the NUL-separated strings
-/// of its section `.modinfo`.
-fn depends(module: &[u8]) -> Result<Vec<String>, object::Error> {
-    let elf = ElfFile64::<Endianness>::parse(module)?;
-    let info = match elf.section_by_name(".modinfo") {
-        Some(section) => section.data()?,
-        None => return Ok(Vec::new()),
-    };
-    let line = info.split(|&byte| byte == 0).find_map(|line| line.strip_prefix(b"depends="));
-    let names = String::from_utf8_lossy(line.unwrap_or_default());
-    Ok(names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect())
+/// What a module says of itself in its section `.modinfo`, in NUL-separated strings.
+#[derive(Default)]
+struct Info {
+    /// The modules that it needs: `depends=a,b`.
+    depends: Vec<String>,
+    /// The kernel that it was built for: the first word of `vermagic=`.
+    release: Option<String>,
+}
+
+impl Info {
+    fn read(module: &[u8]) -> Result<Self, object::Error> {
+        let elf = ElfFile64::<Endianness>::parse(module)?;
+        let info = match elf.section_by_name(".modinfo") {
+            Some(section) => section.data()?,
+            None => return Ok(Self::default()),
+        };
+        let value = |key: &[u8]| {
+            let line = info.split(|&byte| byte == 0).find_map(|line| line.strip_prefix(key))?;
+            Some(String::from_utf8_lossy(line))
+        };
+        let names = value(b"depends=").unwrap_or_default();
+        let names = names.split(',').filter(|name| !name.is_empty());
+        let magic = value(b"vermagic=");
+        let release = magic.and_then(|magic| magic.split_whitespace().next().map(str::to_owned));
+        Ok(Self { depends: names.map(|name| name.replace('-', "_")).collect(), release })
+    }
 }
 
 #[cfg(test)]
@@ -153,9 +175,12 @@ pub(super) mod tests {
     use super::super::decompress::tests::lz4_legacy;
     use super::*;
 
+    const RELEASE: &str = "6.1.0-tiny";
+
     /// An ELF object whose only section besides the names is `.modinfo`.
     fn module(depends: &str) -> Vec<u8> {
-        let info = format!("license=GPL\0depends={depends}\0name=x\0");
+        let info =
+            format!("license=GPL\0depends={depends}\0name=x\0vermagic=6.1.0-tiny SMP preempt \0");
         let names = b"\0.modinfo\0.shstrtab\0";
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(16, 0);
@@ -222,7 +247,7 @@ pub(super) mod tests {
     fn modules_come_after_those_they_need() {
         let (room, to) = (tree(), tempfile::tempdir().unwrap());
         let to = to.path().join("modules");
-        let names = collect(room.path(), &to).unwrap();
+        let names = collect(room.path(), RELEASE, &to).unwrap();
         let expected = [
             "virtio_ring.ko",
             "virtio.ko",
@@ -242,8 +267,17 @@ pub(super) mod tests {
     fn a_module_that_is_nowhere_is_named() {
         let (room, to) = (tree(), tempfile::tempdir().unwrap());
         fs::remove_file(room.path().join("modules.builtin")).unwrap();
-        match collect(room.path(), &to.path().join("modules")) {
+        match collect(room.path(), RELEASE, &to.path().join("modules")) {
             Err(Error::NoModule { name, .. }) => assert_eq!(name, "fuse"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn modules_of_another_kernel_are_refused() {
+        let (room, to) = (tree(), tempfile::tempdir().unwrap());
+        match collect(room.path(), "6.1.1-tiny", &to.path().join("modules")) {
+            Err(Error::OtherKernel { found, .. }) => assert_eq!(found, RELEASE),
             other => panic!("{other:?}"),
         }
     }
@@ -253,7 +287,7 @@ pub(super) mod tests {
         let (room, to) = (tree(), tempfile::tempdir().unwrap());
         let ring = room.path().join("kernel/drivers/virtio/virtio_ring.ko");
         fs::write(ring, module("virtio")).unwrap();
-        assert_eq!(collect(room.path(), &to.path().join("modules")).unwrap().len(), 7);
+        assert_eq!(collect(room.path(), RELEASE, &to.path().join("modules")).unwrap().len(), 7);
     }
 
     #[test]
@@ -261,7 +295,7 @@ pub(super) mod tests {
         for data in [b"junk".to_vec(), b"\x7fELF\x02\x01\x01".to_vec(), lz4_legacy(b"junk")] {
             let (room, to) = (tree(), tempfile::tempdir().unwrap());
             fs::write(room.path().join("kernel/fs/overlayfs/overlay.ko"), data).unwrap();
-            let result = collect(room.path(), &to.path().join("modules"));
+            let result = collect(room.path(), RELEASE, &to.path().join("modules"));
             assert!(matches!(result, Err(Error::NotAModule { .. })), "{result:?}");
         }
     }

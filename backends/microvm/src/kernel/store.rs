@@ -233,7 +233,7 @@ impl Draft<'_> {
         fs::create_dir(&dir).map_err(Error::io("make", &dir))?;
         write_synced(&dir.join(bundle::kernel_file(image.format)), &image.bytes)?;
         let modules = match what.modules {
-            Some(from) => modules::collect(from, &dir.join(bundle::MODULES))?,
+            Some(from) => modules::collect(from, &image.release, &dir.join(bundle::MODULES))?,
             None => Vec::new(),
         };
         let manifest = Manifest {
