@@ -5,6 +5,7 @@
 mod build;
 mod container;
 mod guest;
+mod kernel;
 mod oci;
 mod peers;
 mod report;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::peers::{self, Peer, REFERENCE};
-use super::report::{Column, Figures, Machine, Outcome, Report, Row, compare, quantile};
+use super::report::{Column, Figures, Machine, Outcome, Report, Row, compare, quantile, version};
 use super::start::{Contender, Start};
 use super::{Format, build};
 
@@ -51,6 +51,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let report = Report {
         benchmark: "container",
         method: format!("`true` to its exit, {} rounds, each contender in turn", args.rounds),
+        versions: ["crun", "runc", "bwrap"].into_iter().filter_map(version).collect(),
         machine,
         rows,
     };

@@ -6,17 +6,14 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The capabilities that moat's workloads keep; the common default of container runtimes.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
+/// The capabilities that moat's workloads keep (`DEFAULT_CAPABILITIES` of moat-core).
+const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
     "CAP_FSETID",
     "CAP_KILL",
-    "CAP_MKNOD",
     "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
     "CAP_SETFCAP",
     "CAP_SETGID",
     "CAP_SETPCAP",

@@ -29,6 +29,7 @@ pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     let (root, bundle) = (root.display().to_string(), bundle.display().to_string());
     let failed = |error: anyhow::Error| Outcome::Failed(format!("{error:#}"));
     let moat = moat.map_err(failed);
+    let bare = moat.as_ref().map(|moat| without_spec(moat, room)).map_err(Clone::clone);
     let moat =
         |keys| self::moat(moat.as_ref().map_err(Clone::clone)?, room, &root, keys).map_err(failed);
     let floor = floor.display().to_string();
@@ -36,11 +37,12 @@ pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
         ("fork + exec", Ok(Contender::new([format!("{root}/bin/true")])), None),
         ("floor", Ok(Contender::new([&floor, &root, "/bin/true"])), Some(FLOOR_NOTE)),
         ("bubblewrap", bubblewrap(&root), Some(BUBBLEWRAP_NOTE)),
-        ("crun, no cgroup", crun(&bundle, &["--cgroup-manager=disabled"]), None),
-        (REFERENCE, crun(&bundle, &[]), None),
-        ("runc", runc(&bundle), None),
+        ("crun, no cgroup", crun(&bundle, &["--cgroup-manager=disabled"]), Some("no limits")),
+        (REFERENCE, crun(&bundle, &[]), Some(OCI_NOTE)),
+        ("runc", runc(&bundle), Some("the same bundle")),
         ("moat run", moat(""), Some(MOAT_NOTE)),
         ("moat run, no reaper", moat("init = false"), Some("with `init = false`")),
+        ("moat run -- true", bare, Some(BARE_NOTE)),
     ];
     Ok(peers.map(|(name, contender, note)| Peer { name, contender, note }).into())
 }
@@ -51,8 +53,14 @@ const FLOOR_NOTE: &str = "the namespaces, mounts, masked paths and change of roo
 const BUBBLEWRAP_NOTE: &str = "no cgroup limits, no seccomp filter (it has none of its own), all \
     capabilities dropped, one user mapped";
 
-const MOAT_NOTE: &str = "more than the others: the root is copy-on-write, moat's reaper is PID 1, \
-    policy decides, and a journal of the run is kept while it lasts";
+const OCI_NOTE: &str = "moat's namespaces, ids, limits, capabilities, masked paths and devices, a \
+    seccomp filter as long; root written in place, with the host's owners";
+
+const MOAT_NOTE: &str = "more than the others: the root is copy-on-write and id-mapped, moat's \
+    reaper is PID 1, policy decides, and a journal of the run is kept while it lasts";
+
+const BARE_NOTE: &str = "no spec: this machine's root copy-on-write with its secrets hidden, a \
+    writable volume, this machine's own dynamically linked `true`";
 
 fn bubblewrap(root: &str) -> Result<Contender, Outcome> {
     let program = installed("bwrap", "bubblewrap")?;
@@ -100,15 +108,25 @@ fn runc(bundle: &str) -> Result<Contender, Outcome> {
 
 /// moat with the same limits as the bundle has; `keys` go below the workload's own.
 fn moat(moat: &Path, room: &Path, root: &str, keys: &str) -> Result<Contender> {
-    let spec = room.join(format!("moat{}.toml", keys.len()));
-    let text = format!(
-        "[workload.bench]\nrootfs = \"{root}\"\ncommand = [\"/bin/true\"]\n{keys}\n\
-         [workload.bench.isolation]\nlevel = \"container\"\n\
-         [workload.bench.resources]\ncpus = 1\nmemory = \"512MiB\"\npids = 512\n"
-    );
-    fs::write(&spec, text).with_context(|| spec.display().to_string())?;
-    let [moat, spec] = [moat, &spec].map(|path| path.display().to_string());
-    Ok(Contender::new([moat, "run".to_owned(), spec]))
+    let file = room.join(format!("moat{}.toml", keys.len()));
+    fs::write(&file, spec(root, 512, keys)).with_context(|| file.display().to_string())?;
+    let [moat, file] = [moat, &file].map(|path| path.display().to_string());
+    Ok(Contender::new([moat, "run".to_owned(), file]))
+}
+
+/// The spec of `true` on the directory `root`.
+pub(super) fn spec(root: &str, memory_mib: u32, keys: &str) -> String {
+    format!(
+        "[workload.bench]\nrootfs = \"{root}\"\ncommand = [\"/bin/true\"]\nhostname = \"bench\"\n\
+         {keys}\n[workload.bench.resources]\ncpus = 1\nmemory = \"{memory_mib}MiB\"\npids = 512\n"
+    )
+}
+
+/// What a user types who has no spec: the current directory becomes a volume, so it is the room.
+fn without_spec(moat: &Path, room: &Path) -> Contender {
+    let mut contender = Contender::new([&moat.display().to_string(), "run", "--", "/bin/true"]);
+    contender.prelude = ["env", "--chdir", &room.display().to_string()].map(str::to_owned).into();
+    contender
 }
 
 fn installed(program: &str, package: &str) -> Result<String, Outcome> {

@@ -14,6 +14,8 @@ pub(super) struct Report {
     pub(super) benchmark: &'static str,
     /// What ran, how often, and where.
     pub(super) method: String,
+    /// What each peer says of itself, and other things that the figures depend on.
+    pub(super) versions: Vec<String>,
     pub(super) machine: Machine,
     pub(super) rows: Vec<Row>,
 }
@@ -88,8 +90,10 @@ impl Report {
     fn text(&self, columns: &[Column]) -> String {
         let Machine { commit, date, kernel, processors, load } = &self.machine;
         let mut text = format!(
-            "{}\nmoat {commit}, {date}, Linux {kernel}, {processors} processors, load {load}\n\n",
-            self.method
+            "{}\nmoat {commit}, {date}, Linux {kernel}, {processors} processors, load {load}\n\
+             {}\n\n",
+            self.method,
+            self.versions.join("; ")
         );
         let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
         let mut line = format!("{:width$}", "");
@@ -150,6 +154,12 @@ pub(super) fn quantile(values: &[f64], percent: usize) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let index = sorted.len().saturating_sub(1) * percent / 100;
     sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// The first line that `program --version` writes; nothing where it is not installed.
+pub(super) fn version(program: &str) -> Option<String> {
+    let text = output(program, &["--version"]).ok()?;
+    text.lines().next().map(str::to_owned)
 }
 
 fn output(program: &str, args: &[&str]) -> Result<String> {

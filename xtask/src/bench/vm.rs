@@ -2,13 +2,13 @@
 //! processor whose clock counts instructions.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use super::report::{Column, Machine, Outcome, Report, Row, compare};
-use super::{Format, build, guest};
+use super::kernel::Kernel;
+use super::report::{Column, Machine, Outcome, Report, Row, compare, version};
+use super::{Format, build, guest, peers};
 use crate::bed::cpio::Archive;
 
 /// Start a micro-VM to its first line: QEMU microvm, moat's VMM, all of moat
@@ -17,7 +17,8 @@ pub(super) struct Args {
     /// How often each is started
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// The guest kernel, an ELF file with a PVH entry; else the one that `moat kernel build` keeps
+    /// The guest kernel, an ELF file with a PVH entry that finds its devices on its command line;
+    /// else the one that `moat kernel build` keeps, else moat's default one
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Measure this moat instead of building one
@@ -43,9 +44,9 @@ const COLUMNS: [Column; 5] = [
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let room = build::room()?;
-    let absent = prepare(room.path(), args)?;
+    let (kernel, absent) = prepare(room.path(), args)?;
     let machine = Machine::here()?;
-    let mut rows = in_bed(room.path(), args)?;
+    let mut rows = in_bed(room.path(), &kernel, args)?;
     rows.retain(|row| absent.iter().all(|(name, _)| *name != row.name));
     rows.extend(absent.into_iter().map(|(name, why)| Row {
         name: name.to_owned(),
@@ -63,6 +64,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             guest::MEMORY_MIB,
             args.rounds
         ),
+        versions: version("qemu-system-x86_64").into_iter().chain([kernel.said]).collect(),
         machine,
         rows,
     };
@@ -74,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 type Absent = Vec<(&'static str, String)>;
 
 /// Gathers everything in `room`, which the bed copies to its memory.
-fn prepare(room: &Path, args: &Args) -> Result<Absent> {
+fn prepare(room: &Path, args: &Args) -> Result<(Kernel, Absent)> {
     let mut absent = Absent::new();
     let own = std::env::current_exe().context("own path")?;
     copy(&own, &room.join(guest::XTASK))?;
@@ -86,16 +88,16 @@ fn prepare(room: &Path, args: &Args) -> Result<Absent> {
     }
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
     let kernel = match (&args.kernel, &moat) {
-        (Some(kernel), _) => kernel.clone(),
-        (None, Ok(moat)) => own_kernel(moat)?,
+        (Some(file), _) => Kernel::file(file),
+        (None, Ok(moat)) => Kernel::of_store(moat)?,
         (None, Err(_)) => bail!("moat does not build: say which guest kernel with --kernel"),
     };
-    let at = room.join(guest::KERNEL);
-    copy(&kernel, &at)?;
+    copy(&kernel.image, &room.join(guest::KERNEL))?;
     match moat {
         Ok(moat) => {
             copy(&moat, &room.join(guest::MOAT_FILE))?;
-            if let Err(error) = bundle(&moat, room, &at) {
+            workload(room)?;
+            if let Err(error) = kernel.install(&moat, &room.join(guest::DATA)) {
                 absent.push((guest::MOAT_VM, format!("{error:#}")));
             }
         }
@@ -104,7 +106,15 @@ fn prepare(room: &Path, args: &Args) -> Result<Absent> {
             absent.extend([guest::MOAT_VM, guest::MOAT_CONTAINER].map(|row| (row, why.clone())));
         }
     }
-    Ok(absent)
+    Ok((kernel, absent))
+}
+
+/// What moat runs: `true` on a root that is in the bed's memory too.
+fn workload(room: &Path) -> Result<()> {
+    build::rootfs(room)?;
+    let spec = peers::spec(&format!("{}/rootfs", guest::HOT), guest::MEMORY_MIB, "");
+    let target = room.join(guest::SPEC);
+    fs::write(&target, spec).with_context(|| target.display().to_string())
 }
 
 fn initramfs(room: &Path) -> Result<()> {
@@ -115,52 +125,20 @@ fn initramfs(room: &Path) -> Result<()> {
     fs::write(&target, archive.finish()?).with_context(|| target.display().to_string())
 }
 
-/// QEMU with its libraries and the microvm's firmware, so that none of them comes over 9p.
+/// QEMU with its libraries and the microvm's firmware (the second with ACPI), so that none of them
+/// comes over 9p.
 fn qemu(directory: &Path) -> Result<()> {
     const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
-    const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
+    const FIRMWARE: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/usr/share/qemu/bios-microvm.bin"];
     fs::create_dir(directory).with_context(|| directory.display().to_string())?;
     let ldd = Command::new("ldd").arg(PROGRAM).output().context("ldd")?;
     ensure!(ldd.status.success(), "{PROGRAM} is not installed: run `cargo xtask setup`");
     let text = String::from_utf8(ldd.stdout).context("ldd's words")?;
     let libraries = text.lines().filter_map(|line| line.split_once("=> ")?.1.split(' ').next());
-    for file in [PROGRAM, FIRMWARE].into_iter().chain(libraries) {
+    for file in [PROGRAM].into_iter().chain(FIRMWARE).chain(libraries) {
         let file = Path::new(file);
         copy(file, &directory.join(file.file_name().unwrap_or_default()))?;
     }
-    Ok(())
-}
-
-/// The kernel that `moat kernel build` keeps.
-fn own_kernel(moat: &Path) -> Result<PathBuf> {
-    let output = Command::new(moat)
-        .args(["kernel", "ls", "--format", "json"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("moat kernel ls")?;
-    let bundles: Value = serde_json::from_slice(&output.stdout).context("moat kernel ls")?;
-    bundles
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|bundle| bundle["manifest"]["name"] == "moat")
-        .and_then(|bundle| bundle["dir"].as_str())
-        .map(|path| Path::new(path).join("vmlinux"))
-        .context("no kernel of moat's own: run `moat kernel build`, or say which with --kernel")
-}
-
-/// Makes the same kernel moat's default one, in a data directory in `room`.
-fn bundle(moat: &Path, room: &Path, kernel: &Path) -> Result<()> {
-    let output = Command::new(moat)
-        .args(["kernel", "import"])
-        .arg(kernel)
-        .args(["--discovery", "cmdline"])
-        .env("XDG_DATA_HOME", room.join(guest::DATA))
-        .output()
-        .context("moat kernel import")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or("without a word");
-    ensure!(output.status.success(), "moat kernel import: {said}");
     Ok(())
 }
 
@@ -169,7 +147,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Runs `xtask bench guest` in the bed; its rows.
-fn in_bed(room: &Path, args: &Args) -> Result<Vec<Row>> {
+fn in_bed(room: &Path, kernel: &Kernel, args: &Args) -> Result<Vec<Row>> {
     let xtask = room.join(guest::XTASK);
     let mut command = Command::new(&xtask);
     command.args(["bed", "--deterministic", "--timeout", "1500"]);
@@ -179,7 +157,8 @@ fn in_bed(room: &Path, args: &Args) -> Result<Vec<Row>> {
     let output = command
         .arg("--")
         .arg(&xtask)
-        .args(["bench", "guest", "--rounds", &args.rounds.to_string(), "--room"])
+        .args(["bench", "guest", "--rounds", &args.rounds.to_string()])
+        .args(["--discovery", &kernel.discovery, "--room"])
         .arg(room)
         .stderr(Stdio::inherit())
         .output()
