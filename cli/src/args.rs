@@ -20,7 +20,7 @@ pub(crate) struct Cli {
     /// How results and errors are written
     #[arg(long, global = true, value_enum, default_value_t)]
     pub(crate) format: Format,
-    /// Say nothing that is not a result or an error
+    /// Say nothing that is not a result, a warning or an error
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// Which of moat's own events to log on stderr, such as `debug` or `moat_microvm=trace`
@@ -36,6 +36,16 @@ pub(crate) enum Format {
     Text,
     /// One JSON value, for scripts.
     Json,
+}
+
+impl Format {
+    /// What a command line asks for that can't be understood as a whole.
+    pub(crate) fn asked_for() -> Self {
+        let args: Vec<_> = std::env::args_os().collect();
+        let given = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json");
+        let joined = args.iter().any(|arg| arg == "--format=json");
+        if given || joined { Self::Json } else { Self::Text }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,15 +148,14 @@ pub(crate) struct Import {
     /// The bundle's name [default: the file's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// How this kernel finds its virtio devices
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) discovery: DiscoveryArg,
+    /// How this kernel finds its virtio devices [default: as its code shows]
+    #[arg(long, value_enum)]
+    pub(crate) discovery: Option<DiscoveryArg>,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum DiscoveryArg {
     /// By ACPI, as distributions build theirs.
-    #[default]
     Acpi,
     /// By `virtio_mmio.device=` on its command line.
     Cmdline,

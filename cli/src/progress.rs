@@ -48,6 +48,7 @@ struct Shown {
     output: Output,
     bar: Option<ProgressBar>,
     step: String,
+    since: Instant,
     told: Instant,
 }
 
@@ -55,7 +56,8 @@ impl Shown {
     /// A bar where people look at one, lines where they don't.
     fn new(output: Output) -> Self {
         let bar = output.draws().then(bar);
-        Self { output, bar, step: String::new(), told: Instant::now() }
+        let now = Instant::now();
+        Self { output, bar, step: String::new(), since: now, told: now }
     }
 
     /// Takes one report.
@@ -63,12 +65,13 @@ impl Shown {
         let is_new = self.step != progress.step;
         if is_new {
             progress.step.clone_into(&mut self.step);
+            self.since = Instant::now();
         }
         if let Some(bar) = &self.bar {
             draw(bar, progress);
         } else if is_new || self.told.elapsed() >= LINE_EVERY {
             self.told = Instant::now();
-            tell(self.output, progress);
+            tell(self.output, progress, self.since.elapsed().as_secs());
         }
     }
 }
@@ -81,14 +84,19 @@ impl Drop for Shown {
     }
 }
 
-fn tell(output: Output, progress: Progress<'_>) {
+fn tell(output: Output, progress: Progress<'_>, seconds: u64) {
+    let step = progress.step;
     match progress.done {
         Some((done @ 1.., of @ 1..)) => {
             let percent = done.saturating_mul(100) / of;
-            let line = format!("{}: {percent}%", progress.step);
-            output.note(&line, || json!({ "progress": progress.step, "percent": percent }));
+            let fields = || json!({ "progress": step, "percent": percent });
+            output.note(&format!("{step}: {percent}%"), fields);
         }
-        _ => output.note(progress.step, || json!({ "progress": progress.step })),
+        _ if seconds > 0 => {
+            let fields = || json!({ "progress": step, "seconds": seconds });
+            output.note(&format!("{step}: {seconds} s"), fields);
+        }
+        _ => output.note(step, || json!({ "progress": step })),
     }
 }
 

@@ -152,7 +152,8 @@ fn killed() -> Result<()> {
     let left = place.stored();
     ensure!(left.len() == 1 && left[0].starts_with(".draft-"), "{left:?}");
     place.moat(&["kernel", "ls"])?.run()?.status(0)?.stdout_has("moat kernel install")?;
-    place.moat(&INSTALL)?.run()?.status(0)?;
+    let next = place.moat(&INSTALL)?.run()?;
+    next.status(0)?.stderr_has("removing what a moat that was killed has left")?;
     ensure!(place.stored() == [RELEASE, "default"], "{:?}", place.stored());
     Ok(())
 }

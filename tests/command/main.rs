@@ -10,6 +10,7 @@ mod explain;
 mod floors;
 mod full_disk;
 mod json;
+mod kernel_build;
 mod kernel_fetch;
 mod kernel_store;
 mod plain_user;

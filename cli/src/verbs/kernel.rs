@@ -62,7 +62,7 @@ fn import(output: Output, store: &Store, args: &ImportArgs) -> Result<Bundle, Fa
         file: &args.file,
         modules: args.modules.as_deref(),
         name: args.name.as_deref(),
-        discovery: args.discovery.into(),
+        discovery: args.discovery.map(Into::into),
     };
     watched(output, |report| store.import(&import, report))
 }

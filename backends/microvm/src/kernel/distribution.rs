@@ -51,7 +51,7 @@ impl Store {
             name: &name,
             kernel: &kernel,
             modules: modules.as_deref(),
-            discovery: Discovery::Acpi,
+            discovery: Some(Discovery::Acpi),
             source,
         };
         draft.finish(what, report)

@@ -12,7 +12,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::Error;
 use super::decompress::decompress;
-use crate::boot::KernelFormat;
+use crate::boot::{Discovery, KernelFormat};
 
 /// The most that a kernel may have, packed or unpacked, in bytes.
 const LIMIT: usize = 512 << 20;
@@ -28,6 +28,21 @@ pub(super) struct Image {
     pub(super) bytes: Vec<u8>,
     /// As `uname -r` says it.
     pub(super) release: String,
+}
+
+impl Image {
+    /// How it finds its devices, by what its code has: a kernel without ACPI has the name of the
+    /// parameter that tells it of devices, if it can be told (Linux
+    /// Documentation/admin-guide/kernel-parameters.txt). What can't be looked into is taken for a
+    /// distribution's.
+    pub(super) fn discovery(&self) -> Discovery {
+        let has = |name: &[u8]| memchr::memmem::find(&self.bytes, name).is_some();
+        if !has(b"acpi_rsdp") && has(b"virtio_mmio.device") {
+            Discovery::Cmdline
+        } else {
+            Discovery::Acpi
+        }
+    }
 }
 
 /// Reads the kernel in `path`: an ELF image as it is, a bzImage as the ELF image in it, or as it
@@ -261,6 +276,17 @@ pub(super) mod tests {
         let image = read(&path).unwrap();
         assert_eq!((image.format, image.release.as_str()), (KernelFormat::Elf, "6.1.0-tiny"));
         assert_eq!(image.bytes, tiny_elf());
+    }
+
+    #[test]
+    fn how_devices_are_found_is_seen_in_the_code() {
+        let image = |text: &[u8]| {
+            let bytes = [tiny_elf().as_slice(), text].concat();
+            Image { format: KernelFormat::Elf, bytes, release: String::new() }
+        };
+        assert_eq!(image(b"").discovery(), Discovery::Acpi);
+        assert_eq!(image(b"virtio_mmio.device\0").discovery(), Discovery::Cmdline);
+        assert_eq!(image(b"virtio_mmio.device\0acpi_rsdp\0").discovery(), Discovery::Acpi);
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub struct Import<'a> {
     pub modules: Option<&'a Path>,
     /// The bundle's name; by default the file's.
     pub name: Option<&'a str>,
-    /// How this kernel finds its devices.
-    pub discovery: Discovery,
+    /// How this kernel finds its devices; by default what its code shows.
+    pub discovery: Option<Discovery>,
 }
 
 impl Store {
@@ -84,7 +84,7 @@ mod tests {
             file: &file,
             modules: Some(tree.path()),
             name: None,
-            discovery: Discovery::Acpi,
+            discovery: Some(Discovery::Acpi),
         };
         let bundle = import(&store, what).unwrap();
         assert_eq!(bundle.name(), "vmlinuz-6.1");
@@ -93,12 +93,12 @@ mod tests {
         assert_eq!(store.find("default").unwrap(), bundle);
 
         fs::write(&file, bzimage(b"unknown")).unwrap();
-        let other = Import { modules: None, discovery: Discovery::Cmdline, ..what };
+        let other = Import { modules: None, discovery: None, ..what };
         let replaced = import(&store, other).unwrap();
         assert_eq!(replaced.manifest().format, KernelFormat::BzImage);
         assert!(replaced.kernel_path().ends_with("bzImage"));
         assert_eq!(names(&store), ["vmlinuz-6.1"]);
-        let named = import(&store, Import { name: Some("second"), ..what }).unwrap();
+        let named = import(&store, Import { name: Some("second"), ..other }).unwrap();
         assert_eq!(store.find("default").unwrap(), replaced);
         store.set_default("second", &mut go_on).unwrap();
         assert_eq!(store.find("default").unwrap(), named);
@@ -114,7 +114,7 @@ mod tests {
         let store = Store::in_data_dir(data.path());
         let file = data.path().join("script");
         fs::write(&file, "#!/bin/sh\n").unwrap();
-        let what = Import { file: &file, modules: None, name: None, discovery: Discovery::Cmdline };
+        let what = Import { file: &file, modules: None, name: None, discovery: None };
         let error = import(&store, what).unwrap_err();
         assert!(error.to_string().starts_with("not a kernel: "), "{error}");
         fs::write(&file, tiny_elf()).unwrap();
@@ -136,7 +136,7 @@ mod tests {
                 file: Path::new("/dev/null"),
                 modules: None,
                 name: Some(name),
-                discovery: Discovery::Acpi,
+                discovery: Some(Discovery::Acpi),
             };
             assert!(matches!(import(&store, what), Err(Error::Name { .. })), "{name:?}");
         }
@@ -152,7 +152,7 @@ mod tests {
         assert!(store.list().unwrap().is_empty());
         let file = data.path().join("kernel");
         fs::write(&file, tiny_elf()).unwrap();
-        let what = Import { file: &file, modules: None, name: None, discovery: Discovery::Cmdline };
+        let what = Import { file: &file, modules: None, name: None, discovery: None };
         import(&store, what).unwrap();
         assert!(!left.exists());
     }
@@ -163,7 +163,7 @@ mod tests {
         let store = Store::in_data_dir(data.path());
         let file = data.path().join("kernel");
         fs::write(&file, tiny_elf()).unwrap();
-        let what = Import { file: &file, modules: None, name: None, discovery: Discovery::Cmdline };
+        let what = Import { file: &file, modules: None, name: None, discovery: None };
         let bundle = import(&store, what).unwrap();
         let manifest = bundle.dir().join("manifest.toml");
         let text = fs::read_to_string(&manifest).unwrap();
@@ -184,7 +184,7 @@ mod tests {
         fs::write(&file, tiny_elf()).unwrap();
         let tree = modules::tests::tree();
         let modules = Some(tree.path());
-        let what = Import { file: &file, modules, name: None, discovery: Discovery::Acpi };
+        let what = Import { file: &file, modules, name: None, discovery: Some(Discovery::Acpi) };
         let bundle = import(&store, what).unwrap();
         let damages: [&dyn Fn(&Bundle); 4] = [
             &|bundle| fs::write(bundle.kernel_path(), &tiny_elf()[1..]).unwrap(),
@@ -219,7 +219,7 @@ mod tests {
         let store = Store::in_data_dir(data.path());
         let file = data.path().join("kernel");
         fs::write(&file, tiny_elf()).unwrap();
-        let what = Import { file: &file, modules: None, name: None, discovery: Discovery::Cmdline };
+        let what = Import { file: &file, modules: None, name: None, discovery: None };
         let mut steps = 0;
         let error = store.import(&what, &mut |_| {
             steps += 1;

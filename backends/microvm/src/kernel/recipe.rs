@@ -71,7 +71,7 @@ impl Store {
             name,
             kernel: &kernel,
             modules: None,
-            discovery: Discovery::Cmdline,
+            discovery: Some(Discovery::Cmdline),
             source: Source::Build { package: package.name, package_version: package.version },
         };
         draft.finish(what, report)

@@ -139,7 +139,7 @@ impl Store {
     pub(super) fn draft(&self, report: Report<'_>) -> Result<Draft<'_>, Error> {
         self.make_dir()?;
         let lock = self.lock(report)?;
-        self.sweep();
+        self.sweep(report)?;
         Ok(Draft { store: self, room: self.temporary()?, _lock: lock })
     }
 
@@ -179,13 +179,15 @@ impl Store {
     }
 
     /// Removes what a killed moat left half-made. Only with the lock held.
-    fn sweep(&self) {
+    fn sweep(&self, report: Report<'_>) -> Result<(), Error> {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(DRAFT_PREFIX) {
+                step(report, "removing what a moat that was killed has left")?;
                 // A leftover that stays costs disk only; making a new bundle says what is wrong.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+        Ok(())
     }
 }
 
@@ -203,7 +205,8 @@ pub(super) struct Ingredients<'a> {
     pub(super) kernel: &'a Path,
     /// A directory as `/lib/modules/VERSION`; none when the kernel has all it needs built in.
     pub(super) modules: Option<&'a Path>,
-    pub(super) discovery: Discovery,
+    /// None: by what the kernel has.
+    pub(super) discovery: Option<Discovery>,
     pub(super) source: Source,
 }
 
@@ -236,12 +239,13 @@ impl Draft<'_> {
             Some(from) => modules::collect(from, &image.release, &dir.join(bundle::MODULES))?,
             None => Vec::new(),
         };
+        let discovery = what.discovery.unwrap_or_else(|| image.discovery());
         let manifest = Manifest {
             name: what.name.to_owned(),
             version: image.release,
             format: image.format,
             size: u64::try_from(image.bytes.len()).unwrap_or(u64::MAX),
-            discovery: what.discovery,
+            discovery,
             sha256: hexadecimal(&Sha256::digest(&image.bytes)),
             modules,
             source: what.source,
