@@ -236,7 +236,14 @@ impl Error {
             },
             Self::NoSpace { .. } => ROOM,
             Self::Failed { program, output, .. } if program == "apt-get" => fetch_hint(output),
-            _ => return None,
+            Self::Failed { program, .. } => match program.as_str() {
+                "apt-cache" => "mend apt's sources: `apt-get update` says what is wrong with them",
+                "make" => "`moat kernel install` needs no compiler",
+                _ => "try again: nothing is left of it",
+            },
+            Self::Run { .. } => "see that it is installed, and that this user may run it",
+            Self::PackageLacks { .. } => "`moat kernel import FILE` takes any kernel",
+            Self::WriteManifest { .. } | Self::Interrupted => return None,
         };
         Some(hint.to_owned())
     }
