@@ -1,7 +1,8 @@
 //! How a decision is told: the line that every run prints, and the whole of it for `explain`.
 
 use moat_core::policy::{Candidate, Decision, Effect, RuleOutcome};
-use moat_core::spec::{Isolation, Resolved};
+use moat_core::spec::{Id, Isolation, Resolved, Root, VolumeSource};
+use moat_host::rootfs;
 use serde_json::{Value, json};
 
 /// What a micro-VM runs on.
@@ -31,6 +32,42 @@ pub(crate) fn fields(decision: &Decision) -> Value {
     })
 }
 
+/// What a spec may ask for, but not without its being said.
+pub(crate) fn warnings(workload: &Resolved) -> Vec<String> {
+    let mut warnings = exposed(workload);
+    let user = &workload.user.user;
+    let is_root = matches!(user, Id::Number(0)) || matches!(user, Id::Name(name) if name == "root");
+    if !workload.security.cap_add.is_empty() && !is_root {
+        warnings.push(format!(
+            "security.cap_add gives user {} nothing: capabilities are user 0's",
+            workload.user
+        ));
+    }
+    warnings
+}
+
+/// What shows the workload that which `image = "host"` hides.
+fn exposed(workload: &Resolved) -> Vec<String> {
+    let volumes = workload.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::Bind(source) => Some(("volume", source)),
+        VolumeSource::Named(_) => None,
+    });
+    let root = match &workload.root {
+        Root::Directory(dir) => Some(("rootfs", dir)),
+        Root::Host => None,
+    };
+    let told = volumes.chain(root).filter_map(|(what, path)| {
+        let hidden = rootfs::exposed(path);
+        let more = match hidden.len().checked_sub(1)? {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (path, first) = (path.display(), hidden.first()?.display());
+        Some(format!("{what} {path} shows the workload {first}{more}, hidden otherwise"))
+    });
+    told.collect()
+}
+
 /// All that led to it, for a person to read.
 pub(crate) fn whole(workload: &Resolved, decision: &Decision) -> String {
     let mut text = format!("  {}\n", line(decision));
@@ -42,6 +79,9 @@ pub(crate) fn whole(workload: &Resolved, decision: &Decision) -> String {
     }
     for rule in &decision.rules {
         text.push_str(&self::rule(&decision.policy, rule));
+    }
+    for warning in warnings(workload) {
+        text.push_str(&format!("  warning:   {warning}\n"));
     }
     for key in workload.inert.iter().filter(|key| key.on == decision.isolation) {
         text.push_str(&format!("  inert:     {} means nothing in a {}\n", key.key, key.on));

@@ -15,10 +15,13 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moat_core::diagnose::Fault;
+use clap::error::ErrorKind::{
+    DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+};
+use moat_core::diagnose::{Code, Fault};
 use moat_core::spec::Problems;
 
-use crate::args::{Cli, Verb};
+use crate::args::{Cli, Format, Verb};
 use crate::output::Output;
 
 /// How a verb fails.
@@ -37,8 +40,10 @@ impl<F: Into<Fault>> From<F> for Failure {
 }
 
 fn main() -> ExitCode {
-    // clap ends with 0 after --help and 2 on what it does not understand, as documented.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
     let output = Output::new(cli.format, cli.quiet);
     if let Some(filter) = &cli.log {
         log_to_stderr(filter);
@@ -53,6 +58,29 @@ fn main() -> ExitCode {
     ExitCode::from(status.unwrap_or_else(|failure| report(output, &failure)))
 }
 
+/// Shows the help that was asked for, or says what makes no sense as every other error is said.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // Whoever asked for it may be gone.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+    }
+    // A paragraph of what, then tips, then the usage.
+    let text = error.to_string();
+    let paragraphs: Vec<String> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" "))
+        .collect();
+    let what = paragraphs.first().map_or("", |what| what.trim_start_matches("error: "));
+    let tip = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
+    let fault =
+        Fault::new(Code::Usage, what).hint(tip.unwrap_or("`moat --help` shows what there is"));
+    ExitCode::from(report(Output::new(Format::asked_for(), false), &Failure::Fault(fault)))
+}
+
 fn report(output: Output, failure: &Failure) -> u8 {
     match failure {
         Failure::Fault(fault) => {
@@ -61,7 +89,7 @@ fn report(output: Output, failure: &Failure) -> u8 {
         }
         Failure::Spec(problems) => {
             output.problems(problems);
-            moat_core::diagnose::Code::Spec.exit_status()
+            Code::Spec.exit_status()
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::{self, Policy};
 use moat_core::spec::{self, Context, Resolved, Spec, Trust};
+use moat_host::rootfs;
 
 use crate::Failure;
 use crate::args::Selection;
@@ -24,10 +25,10 @@ pub(crate) fn policy(selection: &Selection) -> Result<Policy, Fault> {
 /// The one workload that was selected.
 pub(crate) fn one(selection: &Selection, command: &[String]) -> Result<Resolved, Failure> {
     match source(selection, command)? {
-        Source::Command(workload) => Ok(finished(*workload, selection, command)),
+        Source::Command(workload) => Ok(trusted(*workload, selection)),
         Source::File(file) => {
-            let name = file.spec.pick(selection.name.as_deref()).map_err(Failure::Spec)?.clone();
-            Ok(finished(file.resolve(name.as_str(), selection)?, selection, command))
+            let name = file.spec.pick(selection.name.as_deref()).map_err(Failure::Spec)?;
+            file.resolve(name.as_str(), selection, command)
         }
     }
 }
@@ -35,17 +36,14 @@ pub(crate) fn one(selection: &Selection, command: &[String]) -> Result<Resolved,
 /// The selected workload, or all of the spec's when none is named.
 pub(crate) fn all(selection: &Selection, command: &[String]) -> Result<Vec<Resolved>, Failure> {
     let file = match source(selection, command)? {
-        Source::Command(workload) => return Ok(vec![finished(*workload, selection, command)]),
+        Source::Command(workload) => return Ok(vec![trusted(*workload, selection)]),
         Source::File(file) => file,
     };
     let names: Vec<_> = match selection.name.as_deref() {
         Some(name) => vec![file.spec.pick(Some(name)).map_err(Failure::Spec)?],
         None => file.spec.workloads().keys().collect(),
     };
-    names
-        .into_iter()
-        .map(|name| Ok(finished(file.resolve(name.as_str(), selection)?, selection, command)))
-        .collect()
+    names.into_iter().map(|name| file.resolve(name.as_str(), selection, command)).collect()
 }
 
 /// Where workloads come from.
@@ -65,9 +63,11 @@ struct SpecFile {
 fn source(selection: &Selection, command: &[String]) -> Result<Source, Failure> {
     if let (None, [_, ..]) = (&selection.spec, command) {
         let here = env::current_dir().map_err(|error| {
-            Fault::new(Code::Usage, "this directory can't be told").because(error)
+            Fault::new(Code::Usage, "this directory can't be told")
+                .hint("go into a directory that exists")
+                .because(error)
         })?;
-        refuse_home(&here)?;
+        refuse_unasked(&here)?;
         let isolation = selection.isolation.map(Into::into);
         let workload = Resolved::for_command(command.to_vec(), here, isolation);
         return Ok(Source::Command(Box::new(workload.map_err(Failure::Spec)?)));
@@ -78,37 +78,47 @@ fn source(selection: &Selection, command: &[String]) -> Result<Source, Failure> 
     Ok(Source::File(SpecFile { spec, base: base(path)? }))
 }
 
-/// A home holds keys and tokens, which hiding by name can't all catch: it is never mounted unasked.
-fn refuse_home(here: &Path) -> Result<(), Fault> {
-    let home = env::var_os("HOME").map(PathBuf::from);
-    match home.as_deref().filter(|home| home.starts_with(here)) {
-        None => Ok(()),
-        Some(home) => Err(Fault::new(
-            Code::Usage,
-            format!("{} would be mounted, and with it all of {}", here.display(), home.display()),
-        )
-        .hint("go into a project's own directory, or say in a spec what is to be mounted")),
-    }
+/// What `moat run -- COMMAND` mounts is not asked for in so many words, so nothing that matters to
+/// more than a project is mounted: no home, none of what `image = "host"` hides, no directory of
+/// the system.
+fn refuse_unasked(here: &Path) -> Result<(), Fault> {
+    let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.starts_with(here));
+    let exposed = rootfs::exposed(here);
+    let reason = match (home, exposed.first()) {
+        (Some(home), _) => format!("all of {}", home.display()),
+        (None, Some(first)) => format!("{}, which workloads are not shown", first.display()),
+        (None, None) if rootfs::is_system(here) => "programs and settings of this host".to_owned(),
+        (None, None) => return Ok(()),
+    };
+    Err(Fault::new(
+        Code::Usage,
+        format!("{} would be mounted, and with it {reason}", here.display()),
+    )
+    .hint("go into a project's own directory, or say in a spec what is to be mounted"))
 }
 
 impl SpecFile {
-    fn resolve(&self, name: &str, selection: &Selection) -> Result<Resolved, Failure> {
+    fn resolve(
+        &self,
+        name: &str,
+        selection: &Selection,
+        command: &[String],
+    ) -> Result<Resolved, Failure> {
         let home = env::var_os("HOME").map(PathBuf::from);
         let context = Context {
             base_dir: &self.base,
             home: home.as_deref(),
             read_env_file: &read_env_file,
             isolation: selection.isolation.map(Into::into),
+            command,
         };
-        self.spec.resolve(name, &context).map_err(Failure::Spec)
+        let workload = self.spec.resolve(name, &context).map_err(Failure::Spec)?;
+        Ok(trusted(workload, selection))
     }
 }
 
-/// With what the command line says besides.
-fn finished(mut workload: Resolved, selection: &Selection, command: &[String]) -> Resolved {
-    if !command.is_empty() {
-        workload.argv = command.to_vec();
-    }
+/// With no more trust than the command line gives.
+fn trusted(mut workload: Resolved, selection: &Selection) -> Resolved {
     if let Some(trust) = selection.trust {
         workload.trust = workload.trust.min(Trust::from(trust));
     }

@@ -44,6 +44,9 @@ pub trait Plan: Debug + Send {
     /// The steps, in order.
     fn steps(&self) -> Vec<Step>;
 
+    /// What the user must know without asking: what was declared and can't be kept on this host.
+    fn warnings(&self) -> Vec<String>;
+
     /// Does all that comes before the user's code runs. `dir` is the instance's own directory,
     /// empty; stdin, stdout and stderr of the calling process become the workload's.
     ///

@@ -53,6 +53,10 @@ impl Plan for Fake {
         Vec::new()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn create(self: Box<Self>, _dir: &Path) -> Result<Box<dyn Workload>, Fault> {
         self.call("create", self.failing.create)?;
         Ok(self)

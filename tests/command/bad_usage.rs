@@ -21,6 +21,11 @@ fn unknown_verbs_flags_and_values() -> Result<()> {
         let seen = Moat::new(args)?.run()?;
         seen.status(2)?.stdout("")?.stderr_has(told)?;
     }
+    let seen = Moat::new(["run", "--isolation", "chroot"])?.run()?;
+    seen.refused(2, "usage")?.stderr_has("'chroot'")?.stderr_has("container")?;
+    let json = Moat::new(["rum", "--format", "json"])?.run()?.json_error()?;
+    ensure!(json["code"] == "usage" && json["status"] == 2, "{json}");
+    ensure!(json["hint"].as_str().is_some_and(|hint| hint.contains("'run'")), "{json}");
     Ok(())
 }
 

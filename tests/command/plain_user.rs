@@ -45,6 +45,8 @@ fn hello_from_both_roots() -> Result<()> {
         spec(&space, "")?;
         let seen = plain(&space, &args)?.run()?;
         seen.status(3)?.stdout("0\nhello\n")?.stderr_has("err\n")?;
+        // Nobody has delegated a cgroup to this user, and that is not kept from them.
+        seen.stderr_has("warning: memory, cpus and pids are not limited")?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `moat run`, where all is well.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use moat_tests::moat::Moat;
@@ -49,8 +50,44 @@ fn a_home_is_not_mounted_unasked() -> Result<()> {
         let moat = space.verb(&["run", "--", "ls"])?.dir(dir).env("HOME", &home);
         moat.run()?.refused(2, "usage")?.stderr_has("home")?;
     }
+    for dir in ["/", "/etc", "/usr/bin"] {
+        let moat = space.verb(&["run", "--", "ls"])?.dir(Path::new(dir)).env("HOME", &home);
+        moat.run()?.refused(2, "usage")?.stderr_has(dir)?;
+    }
     let below = space.verb(&["run", "--", "ls"])?.dir(&home.join("project")).env("HOME", &home);
     below.run()?.status(0)?.stdout("file\n")?;
+    Ok(())
+}
+
+#[test]
+fn what_a_spec_shows_of_what_is_hidden_is_said() -> Result<()> {
+    let space = Workspace::new(None)?;
+    let spec = |volume: &str| {
+        format!(
+            "[workload.case]\nrootfs = \"root\"\ncommand = [\"true\"]\nvolumes = [\"{volume}\"]\n"
+        )
+    };
+    space.whole_spec(spec("/etc:/host:ro"))?;
+    let warning = "warning: volume /etc shows the workload /etc/shadow";
+    space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_has(warning)?;
+    let told = space.verb(&["explain", "moat.toml"])?.run()?;
+    told.stdout_has("warning:   volume /etc shows")?;
+    let added = "[workload.case]\nrootfs = \"root\"\ncommand = [\"true\"]\nuser = \"1000\"\nsecurity = { cap_add = [\"NET_RAW\"] }\n";
+    space.whole_spec(added)?;
+    let warning = "warning: security.cap_add gives user 1000 nothing";
+    space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_has(warning)?;
+    space.whole_spec(spec("./root:/host:ro"))?;
+    space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_lacks("warning")?;
+    Ok(())
+}
+
+#[test]
+fn without_a_home_there_is_the_one_on_record() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.spec("")?;
+    let args = ["-u", "HOME", "-u", "XDG_DATA_HOME", "--"];
+    let moat = space.through(&[&["env"], &args[..4]].concat(), &["run", "moat.toml"])?;
+    moat.run()?.status(0)?.stderr_lacks("HOME")?;
     Ok(())
 }
 

@@ -229,9 +229,9 @@ fn in_beds(counts: &mut Counts, tests: &[Test]) -> Result<()> {
 fn script(tests: &[&Test], bed: usize, beds: usize) -> Result<String> {
     let moat = std::env::current_exe()?.with_file_name("moat");
     let mut script = format!(
-        "failed=0; cd /run/bed && mkdir data && cp {} moat \
+        "failed=0; cd /run/bed && mkdir -m 1777 data tmp && cp {} moat \
          && cp -a \"${{XDG_DATA_HOME:-$HOME/.local/share}}/moat\" data/ || exit 125\n\
-         export MOAT_BIN=/run/bed/moat XDG_DATA_HOME=/run/bed/data MOAT_SHARE={bed}/{beds}\n",
+         export MOAT_BIN=/run/bed/moat XDG_DATA_HOME=/run/bed/data TMPDIR=/run/bed/tmp MOAT_SHARE={bed}/{beds}\n",
         quoted(moat.as_os_str()),
     );
     let mine = |(at, test): &(usize, &&Test)| test.is_behaviour() || at % beds == bed;

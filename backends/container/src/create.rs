@@ -34,9 +34,6 @@ const PIPEFS: FsType = FsType(0x5049_5045);
 
 /// Makes the container. When a step fails, all that was made is removed again.
 pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> {
-    if let Err(unusable) = &plan.cgroup {
-        tracing::warn!(hint = unusable.hint, "limits are not enforced: {unusable}");
-    }
     let hierarchy = plan.cgroup.as_ref().ok();
     let mut record =
         Record { process: None, cgroup: hierarchy.cloned(), mapping: plan.mapping.clone() };

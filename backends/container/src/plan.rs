@@ -168,6 +168,13 @@ impl Plan for ContainerPlan {
         steps
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let limits = self.cgroup.as_ref().err().map(|unusable| {
+            format!("memory, cpus and pids are not limited: {unusable}; {}", unusable.hint)
+        });
+        limits.into_iter().collect()
+    }
+
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
         Ok(Box::new(create::create(*self, dir)?))
     }

@@ -23,8 +23,8 @@ pub struct Dirs {
 /// Why a directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirsError {
-    /// Neither `XDG_DATA_HOME` nor `HOME` is set.
-    #[error("neither XDG_DATA_HOME nor HOME is set to an absolute path")]
+    /// Neither `XDG_DATA_HOME` nor `HOME` is set, and the user has no home by /etc/passwd.
+    #[error("neither XDG_DATA_HOME nor HOME is set to an absolute path, and /etc/passwd has none")]
     NoHome,
     /// It could not be made.
     #[error("{} can't be made", path.display())]
@@ -33,6 +33,12 @@ pub enum DirsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It is something else: a file, a symbolic link.
+    #[error("{} is not a directory", path.display())]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
     },
     /// Someone else could change what is in it.
     #[error("{} is owned by user {owner} or writable by others", path.display())]
@@ -49,7 +55,7 @@ impl From<DirsError> for Fault {
         let hint = match &error {
             DirsError::NoHome => "set HOME".to_owned(),
             DirsError::Make { path, .. } => format!("see that {} can be written", path.display()),
-            DirsError::NotOurs { path, .. } => {
+            DirsError::NotOurs { path, .. } | DirsError::NoDirectory { path } => {
                 format!(
                     "remove {}, or set XDG_RUNTIME_DIR to a directory of your own",
                     path.display()
@@ -72,8 +78,10 @@ impl Dirs {
             None if uid.is_root() => PathBuf::from("/run/moat"),
             None => PathBuf::from(format!("/tmp/moat-{uid}")),
         };
+        // Services and cron jobs have no HOME.
+        let home = || absolute(env::var_os("HOME")).or_else(|| home_of(uid));
         let data = absolute(env::var_os("XDG_DATA_HOME"))
-            .or_else(|| absolute(env::var_os("HOME")).map(|home| home.join(".local/share")))
+            .or_else(|| home().map(|home| home.join(".local/share")))
             .ok_or(DirsError::NoHome)?
             .join("moat");
         Ok(Self { runtime, data })
@@ -86,6 +94,15 @@ impl Dirs {
     pub fn make_runtime(&self) -> Result<(), DirsError> {
         make_private(&self.runtime)
     }
+}
+
+/// A user's home by /etc/passwd (passwd(5)).
+fn home_of(uid: Uid) -> Option<PathBuf> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let mut users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let own =
+        users.find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(uid.as_raw()))?;
+    absolute(own.get(5).map(OsString::from))
 }
 
 fn absolute(value: Option<OsString>) -> Option<PathBuf> {
@@ -104,8 +121,10 @@ fn make_private(path: &Path) -> Result<(), DirsError> {
         result => return result.map_err(failed),
     }
     let found = fs::symlink_metadata(path).map_err(failed)?;
-    let ours =
-        found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
+    if !found.is_dir() {
+        return Err(DirsError::NoDirectory { path: path.to_owned() });
+    }
+    let ours = found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
     if ours {
         Ok(())
     } else {

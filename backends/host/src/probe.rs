@@ -2,7 +2,6 @@
 //! answer: a probe that runs a tiny guest is no part of a container's start.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -51,9 +50,11 @@ impl ProbeCache {
 
     fn keep(&self, path: &Path, kept: &Kept) -> std::io::Result<()> {
         let new = self.dir.join(format!(".probe-{}", std::process::id()));
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec(kept)?)?;
-        fs::rename(&new, path)
+        let written = fs::write(&new, serde_json::to_vec(kept)?);
+        written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+            // A full disk is not filled further.
+            let _ = fs::remove_file(&new);
+        })
     }
 }
 

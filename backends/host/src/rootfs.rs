@@ -89,6 +89,10 @@ const HOME_SECRETS: [&str; 37] = [
     ".local/share/keyrings",
 ];
 
+/// Directories of programs and settings (file-hierarchy(7)).
+const SYSTEM: [&str; 10] =
+    ["/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr/bin", "/usr/lib", "/usr/sbin"];
+
 /// Kernel filesystems: never part of a workload's root, which has its own.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -128,15 +132,34 @@ fn data_mounts(mounts: Vec<MountPoint>, hidden: &[GuestPath]) -> Vec<GuestPath> 
     found.into_iter().collect()
 }
 
-/// Every path to hide that is there.
-fn hidden() -> Vec<GuestPath> {
-    let fixed = RUNTIME.iter().chain(&SECRETS).map(PathBuf::from);
+/// What of that which `image = "host"` hides a mount of `path` would show: what is in it, and what
+/// it is in, but for the runtime directories, in which people do keep projects (`/tmp`).
+pub fn exposed(path: &Path) -> Vec<PathBuf> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let within = RUNTIME.iter().map(PathBuf::from).filter(|hidden| hidden.starts_with(&path));
+    let around = secrets().filter(|secret| secret.starts_with(&path) || path.starts_with(secret));
+    within.chain(around).filter(|hidden| fs::symlink_metadata(hidden).is_ok()).collect()
+}
+
+/// Whether this is, is in, or holds a directory of the system's own programs and settings.
+pub fn is_system(path: &Path) -> bool {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    SYSTEM.iter().any(|dir| path.starts_with(dir) || Path::new(dir).starts_with(&path))
+}
+
+/// Where secrets may be, whether or not they are there.
+fn secrets() -> impl Iterator<Item = PathBuf> {
     let in_homes = homes()
         .into_iter()
         .flat_map(|home| HOME_SECRETS.iter().map(move |secret| home.join(secret)));
     let own = Dirs::locate().map(|dirs| [dirs.data, dirs.runtime]).into_iter().flatten();
+    SECRETS.iter().map(PathBuf::from).chain(in_homes).chain(host_keys()).chain(own)
+}
+
+/// Every path to hide that is there.
+fn hidden() -> Vec<GuestPath> {
     let mut found = BTreeSet::new();
-    for path in fixed.chain(in_homes).chain(host_keys()).chain(own) {
+    for path in RUNTIME.iter().map(PathBuf::from).chain(secrets()) {
         if fs::symlink_metadata(&path).is_err() {
             continue;
         }
@@ -176,6 +199,17 @@ mod tests {
 
     fn paths(paths: &[&str]) -> Vec<GuestPath> {
         paths.iter().map(|path| path.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_would_be_exposed_is_what_is_there() {
+        assert!(exposed(Path::new("/etc")).contains(&"/etc/shadow".into()));
+        assert!(exposed(Path::new("/")).contains(&"/run".into()));
+        assert_eq!(exposed(Path::new("/etc/shadow")), [PathBuf::from("/etc/shadow")]);
+        let project = tempfile::tempdir().unwrap();
+        assert_eq!(exposed(project.path()), [] as [PathBuf; 0]);
+        assert!(is_system(Path::new("/usr")) && is_system(Path::new("/etc/ssh")));
+        assert!(!is_system(project.path()));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn rootfs(dir: &Path) -> Result<(), Fault> {
 pub fn volume(source: &VolumeSource) -> Result<&Path, Fault> {
     match source {
         VolumeSource::Bind(path) => {
-            let hint = format!("make it: `mkdir -p {}`", path.display());
+            let hint = format!("if it is to be a directory, `mkdir -p {}`", path.display());
             look(&format!("volume source {}", path.display()), path, &hint)?;
             Ok(path)
         }

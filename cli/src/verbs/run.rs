@@ -32,6 +32,9 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
     }
     let backend = host.backend(approved.decision().isolation);
     let plan = backend.plan(&approved, terminal_for(&workload)?)?;
+    for warning in plan.warnings().into_iter().chain(decision::warnings(&workload)) {
+        output.warn(&warning);
+    }
     if args.dry_run {
         output.result(&plan.steps(), |steps| numbered(steps))?;
         return Ok(0);

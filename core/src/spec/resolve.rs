@@ -34,6 +34,9 @@ pub struct Context<'a> {
     pub read_env_file: &'a dyn Fn(&Path) -> io::Result<String>,
     /// `--isolation` of the command line.
     pub isolation: Option<Level>,
+    /// The command line's own command, which stands in for the spec's; empty when there is none.
+    /// A spec's entrypoint stays before it.
+    pub command: &'a [String],
 }
 
 impl Spec {
@@ -96,7 +99,9 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn resolve(mut self, name: &Name, written: &Workload) -> Result<Resolved, Problems> {
-        let argv = written.entrypoint.iter().chain(&written.command).flatten().cloned().collect();
+        let own = written.command.as_deref().unwrap_or_default();
+        let command = if self.context.command.is_empty() { own } else { self.context.command };
+        let argv = written.entrypoint.iter().flatten().chain(command).cloned().collect();
         let resources = Resources {
             cpus: written.resources.cpus.unwrap_or(DEFAULT_RESOURCES.cpus),
             memory: written.resources.memory.unwrap_or(DEFAULT_RESOURCES.memory),

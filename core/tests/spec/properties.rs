@@ -25,6 +25,7 @@ fn survives(text: &[u8]) {
                     home: None,
                     read_env_file: &read,
                     isolation: None,
+                    command: &[],
                 };
                 let _ =
                     spec.resolve(name.as_str(), &context).map_err(|problems| problems.to_string());

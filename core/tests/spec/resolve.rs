@@ -20,6 +20,7 @@ fn context() -> Context<'static> {
         home: Some(Path::new("/home/me")),
         read_env_file: &no_file,
         isolation: None,
+        command: &[],
     }
 }
 
@@ -55,6 +56,16 @@ fn defaults() {
     assert_eq!((workload.vm.vcpus, workload.vm.kernel), (1, None));
     assert!(workload.volumes.is_empty() && workload.tmpfs.is_empty());
     assert!(workload.rlimits.is_empty() && workload.inert.is_empty());
+}
+
+#[test]
+fn a_command_of_the_command_line_stands_in_for_the_specs_own() {
+    let text =
+        "[workload.x]\nimage = \"host\"\nentrypoint = [\"echo\", \"-n\"]\ncommand = [\"own\"]\n";
+    let spec = parse(text, "x.toml").expect("valid");
+    let command = ["given".to_owned()];
+    let resolved = spec.resolve("x", &Context { command: &command, ..context() });
+    assert_eq!(resolved.expect("valid").argv, ["echo", "-n", "given"]);
 }
 
 #[test]

@@ -191,6 +191,11 @@ impl Plan for MicrovmPlan {
         steps
     }
 
+    /// None: the guest's kernel keeps the limits, whatever this host can do.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let cgroup = self.hierarchy().map(|hierarchy| (hierarchy, name));
