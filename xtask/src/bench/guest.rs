@@ -120,7 +120,7 @@ fn tool(line: &[&str]) -> Result<()> {
 fn contenders(acpi: bool) -> [Contender; 4] {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let hot = |file: &str| format!("{HOT}/{file}");
-    // The clock that QEMU's tables promise: a kernel with ACPI looks for it for a second.
+    // The clock too that QEMU's tables promise: a kernel with ACPI looks for it for a second.
     let with = if acpi { "on" } else { "off" };
     let qemu = words(&format!(
         "-M microvm,acpi={with},x-option-roms=off,rtc={with} -accel kvm -cpu host -smp 1 \

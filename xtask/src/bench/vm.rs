@@ -150,7 +150,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn in_bed(room: &Path, kernel: &Kernel, args: &Args) -> Result<Vec<Row>> {
     let xtask = room.join(guest::XTASK);
     let mut command = Command::new(&xtask);
-    command.args(["bed", "--deterministic", "--timeout", "1500"]);
+    command.args(["bed", "--deterministic", "--timeout", "1500", "--boot-timeout", "180"]);
     if let Some(log) = &args.log {
         command.arg("--log").arg(log);
     }
