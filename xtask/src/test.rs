@@ -35,7 +35,7 @@ const ALSO_IN_BED: [&str; 3] = ["moat-container", "moat-microvm", "moat-init"];
 const BED_TIMEOUT: &str = "1800";
 
 /// Seconds that a bed may write nothing: more than a test gives any moat.
-const BED_SILENCE: &str = "400";
+const BED_SILENCE: &str = "300";
 
 /// Each takes 4 GiB and a processor.
 const MOST_BEDS: usize = 4;
