@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid, setsid};
 
 use crate::cgroup::JoinFiles;
 use crate::control::{First, Order};
@@ -102,6 +102,10 @@ fn live(
     stdio: [OwnedFd; 3],
 ) -> Result<u8, StartError> {
     keep_descriptors(surroundings, control, &stdio)?;
+    if sandbox.reaper {
+        // The keys of the terminal that moat is on are for moat alone to pass on, and once.
+        setsid().step(|| "make a session")?;
+    }
     SigSet::all().thread_block().step(|| "block signals")?;
     let Some((program, master)) = set_up(sandbox, surroundings, control, stdio)? else {
         return Ok(1);
@@ -195,8 +199,8 @@ fn open_root(surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
     root.step(|| "open the new root")
 }
 
-/// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether there is
-/// one.
+/// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether it is that
+/// of the tree of cgroup v2, so that this can be shown: by v1 files it is joined in other trees.
 fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
     match cgroup {
         Cgroup::None => return Ok(false),
@@ -204,10 +208,11 @@ fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
         Cgroup::Join(files) => files.join().step(|| "join the cgroup")?,
     }
     match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
-        // A kernel built without cgroup namespaces shows the whole path.
-        Err(Errno::EINVAL) => Ok(true),
-        unshared => unshared.step(|| "make a cgroup namespace").map(|()| true),
+        // A kernel built without cgroup namespaces would show the whole tree.
+        Err(Errno::EINVAL) => return Ok(false),
+        unshared => unshared.step(|| "make a cgroup namespace")?,
     }
+    Ok(matches!(cgroup, Cgroup::BornIn))
 }
 
 /// Becomes user 0 of the user namespace, with all its rights there.

@@ -36,7 +36,8 @@ const READ_ONLY: [&str; 5] =
 
 const QUIET: Attributes = Attributes::NO_SUID.and(Attributes::NO_DEV).and(Attributes::NO_EXEC);
 
-/// Mounts what belongs to the namespaces of the calling process below `root`.
+/// Mounts what belongs to the namespaces of the calling process below `root`; with `cgroup`, what
+/// its cgroup namespace shows of v2 as well.
 ///
 /// # Errors
 /// The step that failed.
@@ -102,10 +103,19 @@ fn sys(root: BorrowedFd<'_>) -> Result<(), StartError> {
         Err(Errno::EPERM) => {
             let tree = mount::clone_path(std::path::Path::new("/sys"), Depth::All).step(step)?;
             mount::restrict(tree.as_fd(), Depth::All, attributes).step(step)?;
-            put(root, "/sys", &tree).step(step)
+            put(root, "/sys", &tree).step(step)?;
+            hide_cgroups(root)
         }
         sysfs => sysfs.and_then(|sysfs| put(root, "/sys", &sysfs)).step(step),
     }
+}
+
+/// Covers the host's groups, which came along with its /sys.
+fn hide_cgroups(root: BorrowedFd<'_>) -> Result<(), StartError> {
+    let step = || "hide /sys/fs/cgroup";
+    let Some(place) = existing(root, "/sys/fs/cgroup").step(step)? else { return Ok(()) };
+    let empty = mount::tmpfs(4096, 0o555, (0, 0), QUIET.and(Attributes::READ_ONLY)).step(step)?;
+    mount::attach(empty.as_fd(), place.as_fd()).step(step)
 }
 
 /// The workload's own group and below, read-only. Where that is refused, nothing is shown.

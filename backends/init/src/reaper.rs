@@ -56,7 +56,7 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
         if ordered {
             match control.receive() {
                 // One that has just ended needs no signal.
-                Ok(Some(Order::Signal(signal))) => drop(process::kill(child, signal)),
+                Ok(Some(Order::Signal(signal))) => send(child, signal),
                 Ok(Some(Order::Proceed | Order::Start)) => {}
                 Ok(None) | Err(_) => return Ok(ABANDONED),
             }
@@ -94,8 +94,18 @@ fn pass_on(signals: &SignalFd, child: Pid) {
     while let Ok(Some(info)) = signals.read_signal() {
         let number = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number);
         if let Some(signal) = number.filter(|signal| signal.number() != libc::SIGCHLD) {
-            let _ = process::kill(child, signal);
+            send(child, signal);
         }
+    }
+}
+
+/// Sends a signal to the workload; those of a terminal's keys to the whole group that it leads, as
+/// a terminal does (termios(3), `VINTR` and `VQUIT`). To one that has just ended it does nothing.
+fn send(child: Pid, signal: Signal) {
+    let group = Pid::from_raw(-child.as_raw());
+    let keyed = matches!(signal, Signal::INT | Signal::QUIT);
+    if !keyed || process::kill(group, signal).is_err() {
+        let _ = process::kill(child, signal);
     }
 }
 
