@@ -10,6 +10,7 @@ mod monitor;
 mod output;
 mod progress;
 mod select;
+mod stdio;
 mod verbs;
 
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 //!
 //! SIGTERM and SIGHUP ask the workload to end and give it its `stop_timeout`; SIGINT and the rest
 //! are passed on as they are, and the third SIGINT ends it at once, for there must be a way out.
+//! SIGWINCH and SIGCONT tell of moat's own terminal.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,15 +17,25 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals that moat passes on.
-const PASSED_ON: [Number; 7] = [
-    Number::SIGHUP,
-    Number::SIGINT,
-    Number::SIGQUIT,
-    Number::SIGTERM,
-    Number::SIGUSR1,
-    Number::SIGUSR2,
-    Number::SIGWINCH,
+/// The signals that keep their effect on moat itself. All others are held, so that none ends moat
+/// before everything is undone.
+const LEFT: [Number; 13] = [
+    // What tells of a mistake in moat can't be put off.
+    Number::SIGILL,
+    Number::SIGTRAP,
+    Number::SIGABRT,
+    Number::SIGBUS,
+    Number::SIGFPE,
+    Number::SIGSEGV,
+    Number::SIGSYS,
+    // These stop moat, and SIGCONT lets it go on.
+    Number::SIGTSTP,
+    Number::SIGTTIN,
+    Number::SIGTTOU,
+    // These are ignored, and come of what moat does itself.
+    Number::SIGCHLD,
+    Number::SIGPIPE,
+    Number::SIGURG,
 ];
 
 /// How long the kernel or the guest may take to carry out SIGKILL.
@@ -38,22 +49,20 @@ impl Signals {
     pub(crate) fn hold() -> Result<Self, Fault> {
         let failed =
             |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
-        let mut set = SigSet::empty();
-        for signal in PASSED_ON {
-            set.add(signal);
+        let mut set = SigSet::all();
+        for signal in LEFT {
+            set.remove(signal);
         }
         set.thread_block().map_err(failed)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&set, flags).map_err(failed)?))
     }
 
-    fn next(&mut self) -> Result<Option<Number>, Fault> {
+    fn next(&mut self) -> Result<Option<Signal>, Fault> {
         let read = self.0.read_signal();
         let info =
             read.map_err(|errno| Fault::new(Code::State, "signals can't be read").because(errno))?;
-        Ok(info
-            .and_then(|info| i32::try_from(info.ssi_signo).ok())
-            .and_then(|number| Number::try_from(number).ok()))
+        Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()).and_then(Signal::from_number))
     }
 }
 
@@ -87,18 +96,21 @@ pub(crate) fn watch<J: Journal>(
             return Ok(exit);
         }
         while let Some(signal) = signals.next()? {
-            interrupts += u8::from(signal == Number::SIGINT);
-            let stops = matches!(signal, Number::SIGTERM | Number::SIGHUP);
-            if signal == Number::SIGWINCH {
+            interrupts += u8::from(signal == Signal::INT);
+            let stops = matches!(signal, Signal::TERM | Signal::HUP);
+            if signal == Signal::WINCH {
                 resize(instance)?;
             } else if interrupts >= 3 {
                 patience = Patience::Until(Instant::now());
             } else if stops && matches!(patience, Patience::Endless) {
-                let asked =
-                    if signal == Number::SIGTERM { workload.stop_signal } else { Signal::HUP };
+                let asked = if signal == Signal::TERM { workload.stop_signal } else { signal };
                 instance.stop(asked)?;
                 patience = Patience::Until(Instant::now() + workload.stop_timeout);
-            } else if let Some(signal) = Signal::from_number(signal as i32) {
+            } else {
+                if signal == Signal::CONT {
+                    instance.resume()?;
+                    resize(instance)?;
+                }
                 instance.signal(signal)?;
             }
         }

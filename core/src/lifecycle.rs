@@ -221,6 +221,18 @@ impl<J: Journal> Instance<J> {
         }
     }
 
+    /// Takes moat's own terminal over again for its terminal, after moat was stopped and goes on;
+    /// nothing happens when it has none.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn resume(&mut self) -> Result<(), Fault> {
+        if let Some(terminal) = self.running()?.terminal() {
+            terminal.resume();
+        }
+        Ok(())
+    }
+
     /// Waits for its end, `limit`, or `wake` being readable.
     ///
     /// # Errors

@@ -103,6 +103,10 @@ pub trait Terminal {
     /// # Errors
     /// When the terminal is gone.
     fn resize(&mut self, size: TerminalSize) -> Result<(), Fault>;
+
+    /// Takes the calling process's own terminal over again, after the process was stopped and
+    /// goes on; after `start`.
+    fn resume(&mut self);
 }
 
 /// One step of a plan, for people and scripts to read.

@@ -3,6 +3,7 @@
 mod bad_kernel;
 mod bad_root;
 mod bad_spec;
+mod bad_stdio;
 mod bad_usage;
 mod doctor;
 mod dry_run;

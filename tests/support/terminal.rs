@@ -79,6 +79,11 @@ impl Terminal {
         Ok(())
     }
 
+    /// What the screen has shown so far.
+    pub fn shown(&self) -> String {
+        self.screen.text()
+    }
+
     /// Gives the terminal another size; the kernel sends moat SIGWINCH.
     ///
     /// # Errors

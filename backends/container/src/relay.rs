@@ -5,7 +5,7 @@
 use std::io::{self, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use moat_host::terminal::Raw;
+use moat_host::terminal::{Raw, is_in_background};
 use moat_init::watch::{Place, Watch};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -131,6 +131,13 @@ impl Relay {
         }
     }
 
+    /// Keys go to the workload again, after moat was stopped.
+    pub(crate) fn enter_again(&self) {
+        if let Some(raw) = &self.raw {
+            raw.enter_again();
+        }
+    }
+
     /// The master of the workload's terminal.
     pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().map(AsFd::as_fd)
@@ -138,7 +145,9 @@ impl Relay {
 
     /// Adds what it waits for.
     pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Watched {
-        let inputs = self.inputs.iter().map(|stream| (stream, self.begun));
+        // Reading a terminal from its background would stop moat (termios(3), SIGTTIN).
+        let may_read = self.begun && !is_in_background(stdin());
+        let inputs = self.inputs.iter().map(|stream| (stream, may_read));
         let all = inputs.chain(self.outputs.iter().map(|stream| (stream, true)));
         Watched(all.map(|(stream, may_read)| stream.watch(watch, may_read)).collect())
     }

@@ -194,4 +194,8 @@ impl Terminal for Relay {
         let Some(master) = self.terminal() else { return Ok(()) };
         tty::resize(master, size).map_err(|errno| fault("can't resize the terminal", errno))
     }
+
+    fn resume(&mut self) {
+        self.enter_again();
+    }
 }

@@ -5,11 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::TerminalSize;
 use nix::sys::termios::{self, SetArg, Termios};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// The size of a terminal; `None` when the descriptor is none.
 pub fn size(terminal: impl AsFd) -> Option<TerminalSize> {
     let size = rustix::termios::tcgetwinsize(terminal).ok()?;
     Some(TerminalSize { columns: size.ws_col, rows: size.ws_row })
+}
+
+/// Whether this process is in the background of the terminal that it was started from: the shell
+/// there shows another job, whose keys and settings the terminal has (tcgetpgrp(3)).
+pub fn is_in_background(terminal: impl AsFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|foreground| foreground != getpgrp())
 }
 
 /// A terminal in raw mode (termios(3)), so that every key reaches the workload's own terminal.
@@ -18,6 +25,7 @@ pub fn size(terminal: impl AsFd) -> Option<TerminalSize> {
 pub struct Raw {
     terminal: OwnedFd,
     before: Termios,
+    raw: Termios,
 }
 
 impl Raw {
@@ -30,15 +38,31 @@ impl Raw {
         let terminal = terminal.try_clone_to_owned()?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
-        termios::tcsetattr(&terminal, SetArg::TCSADRAIN, &raw)?;
-        Ok(Self { terminal, before })
+        let entered = Self { terminal, before, raw };
+        entered.set(&entered.raw)?;
+        Ok(entered)
+    }
+
+    /// Puts it into raw mode again, after this process was stopped and the shell had the terminal.
+    pub fn enter_again(&self) {
+        // One that is gone tells so to who reads it.
+        let _ = self.set(&self.raw);
+    }
+
+    /// In the background nothing: that would stop this process (tcsetattr(3), SIGTTOU), and the
+    /// settings are another's.
+    fn set(&self, settings: &Termios) -> io::Result<()> {
+        if is_in_background(&self.terminal) {
+            return Ok(());
+        }
+        Ok(termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, settings)?)
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring.
-        let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
+        let _ = self.set(&self.before);
     }
 }
 
@@ -56,6 +80,9 @@ mod tests {
         let echoes = || tcgetattr(&pty.slave).unwrap().local_flags.contains(LocalFlags::ECHO);
         assert!(echoes());
         let raw = Raw::enter(pty.slave.as_fd()).unwrap();
+        assert!(!echoes());
+        termios::tcsetattr(&pty.slave, SetArg::TCSADRAIN, &raw.before).unwrap();
+        raw.enter_again();
         assert!(!echoes());
         drop(raw);
         assert!(echoes());

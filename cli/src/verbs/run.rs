@@ -1,26 +1,25 @@
 //! `moat run`
 
-use std::io::{self, IsTerminal};
-
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::{Instance, Journal};
 use moat_core::policy::{Approved, decide};
-use moat_core::sandbox::{Exit, TerminalSize};
-use moat_core::spec::{Isolation, Resolved};
+use moat_core::sandbox::Exit;
+use moat_core::spec::Isolation;
 use moat_core::workload::{Plan, Step};
+use moat_host::machine;
 use moat_host::process::ProcessId;
 use moat_host::state::Header;
-use moat_host::{machine, terminal};
 
 use crate::args::Run;
 use crate::host::Host;
 use crate::monitor::{self, Signals};
 use crate::output::Output;
 use crate::verbs::kernel;
-use crate::{Failure, decision, select};
+use crate::{Failure, decision, select, stdio};
 
 /// Runs one workload to its end and gives its status.
 pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
+    stdio::check()?;
     let policy = select::policy(&args.selection)?;
     let workload = select::one(&args.selection, &args.command)?;
     let host = Host::open()?;
@@ -31,7 +30,7 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
         kernel::ensure(output, &host, workload.vm.kernel.as_deref(), args.offline)?;
     }
     let backend = host.backend(approved.decision().isolation);
-    let plan = backend.plan(&approved, terminal_for(&workload)?)?;
+    let plan = backend.plan(&approved, stdio::terminal_for(&workload)?)?;
     for warning in plan.warnings().into_iter().chain(decision::warnings(&workload)) {
         output.warn(&warning);
     }
@@ -60,20 +59,6 @@ fn tell(output: Output, approved: &Approved) {
 fn numbered(steps: &[Step]) -> String {
     let lines = steps.iter().zip(1..);
     lines.map(|(step, number)| format!("{number:>3}  {}: {}\n", step.action, step.detail)).collect()
-}
-
-/// The terminal that the workload gets: the one that moat is on, unless the spec says no.
-fn terminal_for(workload: &Resolved) -> Result<Option<TerminalSize>, Fault> {
-    let size = io::stdin().is_terminal().then(|| terminal::size(io::stdout())).flatten();
-    match (workload.tty, size) {
-        (Some(false), _) => Ok(None),
-        (Some(true), None) => Err(Fault::new(
-            Code::Usage,
-            format!("{} wants a terminal (`tty = true`), but moat is not on one", workload.name),
-        )
-        .hint("run it from a terminal, or leave `tty` out: it is found by itself")),
-        (_, size) => Ok(size),
-    }
 }
 
 fn carry_out(

@@ -4,6 +4,7 @@ mod arguments;
 mod background;
 mod bad_kernel;
 mod capabilities;
+mod cgroups_shown;
 mod command_missing;
 mod damaged_kernel;
 mod descriptors;
@@ -16,6 +17,7 @@ mod first_kernel;
 mod host_root;
 mod host_secrets;
 mod hostname;
+mod interrupted_group;
 mod kernels;
 mod killed_by_signal;
 mod killed_moat;
@@ -35,9 +37,12 @@ mod read_only;
 mod reader_leaves;
 mod rlimits;
 mod seccomp;
+mod shell_background;
+mod signals_held;
 mod signals_passed_on;
 mod stdin_ends;
 mod stop_timeout;
+mod stopped_moat;
 mod stops_in_time;
 mod streams_apart;
 mod streams_in_order;
@@ -93,6 +98,7 @@ cases![
     background,
     bad_kernel on [Wall::Vm],
     capabilities,
+    cgroups_shown,
     command_missing,
     damaged_kernel on [Wall::Vm],
     descriptors,
@@ -105,6 +111,7 @@ cases![
     host_root,
     host_secrets,
     hostname,
+    interrupted_group,
     kernels on [Wall::Vm],
     killed_by_signal,
     killed_moat,
@@ -124,9 +131,12 @@ cases![
     reader_leaves,
     rlimits,
     seccomp,
+    shell_background,
+    signals_held,
     signals_passed_on,
     stdin_ends,
     stop_timeout,
+    stopped_moat,
     stops_in_time,
     streams_apart,
     streams_in_order,

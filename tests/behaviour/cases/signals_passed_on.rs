@@ -10,9 +10,10 @@ use crate::wall::Wall;
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
     space.spec("")?;
+    // A shell tells of a child that SIGQUIT has ended.
     let script = "for s in INT USR1 USR2 QUIT; do trap \"echo got $s\" $s; done; \
                   trap 'echo got HUP; exit 7' HUP; \
-                  echo ready; while true; do sleep 0.05; done";
+                  echo ready; while true; do sleep 0.05; done 2> /dev/null";
     let mut live = space.moat(&["sh", "-c", script])?.start()?;
     live.wait_for("ready\n")?;
     for (signal, shown) in [

@@ -220,6 +220,12 @@ impl Terminal for Instance {
         }
         self.send(&ToGuest::Resize(size))
     }
+
+    fn resume(&mut self) {
+        if let Some(raw) = &self.raw {
+            raw.enter_again();
+        }
+    }
 }
 
 /// What an earlier moat left: it can only be destroyed.

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use moat_core::wire::{Credit, FromGuest, STREAM_LIMIT, Stream, ToGuest, WireError};
+use moat_host::terminal::is_in_background;
 use moat_init::watch::Watch;
 use nix::poll::PollFlags;
 
@@ -193,10 +194,11 @@ impl Relay {
         }))
     }
 
-    /// Stdin, while the guest has room for what would be read.
+    /// Stdin, while the guest has room for what would be read. Not a terminal that moat is in the
+    /// background of: reading it would stop moat (termios(3), SIGTTIN).
     fn wanted_stdin(&self) -> Option<BorrowedFd<'_>> {
         let wanted = self.flowing && self.credit.available() > 0 && !self.channel.wants_write();
-        self.stdin.as_ref().filter(|_| wanted).map(AsFd::as_fd)
+        self.stdin.as_ref().filter(|stdin| wanted && !is_in_background(stdin)).map(AsFd::as_fd)
     }
 
     fn read_stdin(&mut self) -> Result<(), RelayError> {

@@ -66,6 +66,10 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// `SIGTERM`.
     pub const TERM: Self = Self(15);
+    /// `SIGCONT`.
+    pub const CONT: Self = Self(18);
+    /// `SIGWINCH`.
+    pub const WINCH: Self = Self(28);
 
     /// The signal with this number, if it is one of Linux's 1 to 64.
     pub const fn from_number(number: i32) -> Option<Self> {
