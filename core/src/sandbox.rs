@@ -210,6 +210,9 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "not a directory" | "is a directory" if step.starts_with("mount ") => {
             Some("a directory is mounted on a directory, and a file on a file")
         }
+        _ if step.starts_with("make mount point") => {
+            Some("the root has something else there: nothing is followed or replaced in it")
+        }
         _ => None,
     }
 }
