@@ -24,8 +24,7 @@ impl Interrupt {
         let failed =
             |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
         let ignored = ignored();
-        let held: SigSet =
-            ENDING.into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
+        let held: SigSet = ENDING.into_iter().filter(|signal| !ignored.contains(*signal)).collect();
         held.thread_block().map_err(failed)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let waiting = SignalFd::with_flags(&held, flags).map_err(failed)?;
@@ -57,13 +56,10 @@ impl Drop for Interrupt {
 }
 
 /// The signals that whoever started moat wants ignored, as nohup(1) does: held back, they would be
-/// seen all the same. A bit each, the lowest for signal 1 (proc_pid_status(5)).
-fn ignored() -> u64 {
+/// seen all the same (`SigIgn` of proc_pid_status(5): a bit each, the lowest for signal 1).
+pub(crate) fn ignored() -> SigSet {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
-}
-
-fn bit(signal: Signal) -> u64 {
-    1 << (signal as i32 - 1)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    Signal::iterator().filter(|signal| mask & (1 << (*signal as i32 - 1)) != 0).collect()
 }

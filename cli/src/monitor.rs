@@ -17,6 +17,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::interrupt;
+
 /// The signals that keep their effect on moat itself. All others are held, so that none ends moat
 /// before everything is undone.
 const LEFT: [Number; 13] = [
@@ -50,7 +52,7 @@ impl Signals {
         let failed =
             |errno: Errno| Fault::new(Code::State, "signals can't be held back").because(errno);
         let mut set = SigSet::all();
-        for signal in LEFT {
+        for signal in LEFT.into_iter().chain(&interrupt::ignored()) {
             set.remove(signal);
         }
         set.thread_block().map_err(failed)?;

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use moat_tests::moat::Moat;
 use moat_tests::remains::Watched;
 use moat_tests::workspace::Workspace;
+use nix::sys::signal::Signal;
 
 const CONTAINER: Option<&str> = Some("container");
 
@@ -88,6 +89,18 @@ fn without_a_home_there_is_the_one_on_record() -> Result<()> {
     let args = ["-u", "HOME", "-u", "XDG_DATA_HOME", "--"];
     let moat = space.through(&[&["env"], &args[..4]].concat(), &["run", "moat.toml"])?;
     moat.run()?.status(0)?.stderr_lacks("HOME")?;
+    Ok(())
+}
+
+#[test]
+fn what_nohup_ignores_stays_ignored() -> Result<()> {
+    let space = Workspace::new(Some("container"))?;
+    space.spec("")?;
+    let args = space.run_args(&["sh", "-c", "echo ready; sleep 1; echo done"]);
+    let mut live = space.through(&["nohup"], &args)?.start()?;
+    live.wait_for("ready\n")?;
+    live.signal(Signal::SIGHUP)?;
+    live.finish()?.status(0)?.stdout("ready\ndone\n")?;
     Ok(())
 }
 
