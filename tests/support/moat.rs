@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::Uid;
 
 use crate::host;
 use crate::live::Live;
@@ -40,8 +41,8 @@ fn runtime_dir() -> PathBuf {
     if host::is_bed() {
         return Path::new(BED).join("runtime");
     }
-    let here = env::current_exe().unwrap_or_default();
-    here.with_file_name("moat-tests-runtime")
+    // Not below the repository, which some tests mount.
+    env::temp_dir().join(format!("moat-tests-{}", Uid::effective()))
 }
 
 /// One run of moat, and what it is given.

@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 
 use crate::wall::Wall;
 
-/// Waits long in a child; a shell that is told alone goes on only when its child has ended. What it
-/// says of that child is of no interest.
-const WAITING: &str = "exec 2> /dev/null; trap 'echo told; exit 5' INT QUIT; echo ready; \
-                       sleep 300; echo after";
+/// Waits long in a child, which says when it is there; a shell that is told alone goes on only when
+/// its child has ended. What it says of that child is of no interest.
+const WAITING: &str = "exec 2> /dev/null; trap 'echo told; exit 5' INT QUIT; \
+                       sh -c 'echo ready; exec sleep 300'; echo after";
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
