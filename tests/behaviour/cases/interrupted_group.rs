@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 
 use crate::wall::Wall;
 
-/// Waits long in a child, which says when it is there; a shell that is told alone goes on only when
-/// its child has ended. What it says of that child is of no interest.
+/// Waits in a child, which says so itself: a shell on its way there may still miss a signal. One that
+/// is told alone goes on only when its child has ended; what it says of that is of no interest.
 const WAITING: &str = "exec 2> /dev/null; trap 'echo told; exit 5' INT QUIT; \
-                       sh -c 'echo ready; exec sleep 300'; echo after";
+                       echo ready > /tmp/ready; cat /tmp/ready -; echo after";
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
