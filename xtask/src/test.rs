@@ -126,10 +126,13 @@ impl Test {
         self.is_behaviour() || ALSO_IN_BED.contains(&self.package.as_str())
     }
 
-    /// As cargo runs it: in its package's directory.
+    /// As cargo runs it: in its package's directory. A CI system may start all this with signals
+    /// ignored (a shell's `&` does), which the tests' programs would go by.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.executable);
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal")
+            .arg(&self.executable)
             .args(args)
             .current_dir(&self.manifest_dir)
             .env("CARGO_MANIFEST_DIR", &self.manifest_dir);
@@ -238,7 +241,7 @@ fn script(tests: &[&Test], bed: usize, beds: usize) -> Result<String> {
     for (_, test) in tests.iter().enumerate().filter(mine) {
         script.push_str(&format!(
             "echo '-- {} (in the bed)'\n\
-             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD /run/bed/test --test-threads 1) \
+             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD env --default-signal /run/bed/test --test-threads 1) \
              || failed=1\n",
             test.name(),
             quoted(test.executable.as_os_str()),
