@@ -241,7 +241,7 @@ fn script(tests: &[&Test], bed: usize, beds: usize) -> Result<String> {
     for (_, test) in tests.iter().enumerate().filter(mine) {
         script.push_str(&format!(
             "echo '-- {} (in the bed)'\n\
-             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD env --default-signal /run/bed/test --test-threads 1) \
+             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD /usr/bin/env --default-signal /run/bed/test --test-threads 1) \
              || failed=1\n",
             test.name(),
             quoted(test.executable.as_os_str()),
