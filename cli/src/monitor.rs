@@ -98,7 +98,7 @@ pub(crate) fn watch<J: Journal>(
             return Ok(exit);
         }
         while let Some(signal) = signals.next()? {
-            interrupts += u8::from(signal == Signal::INT);
+            interrupts = u8::saturating_add(interrupts, u8::from(signal == Signal::INT));
             let stops = matches!(signal, Signal::TERM | Signal::HUP);
             if signal == Signal::WINCH {
                 resize(instance)?;
