@@ -9,6 +9,7 @@ pub mod diagnose;
 pub mod lifecycle;
 pub mod policy;
 pub mod sandbox;
+pub mod seccomp;
 pub mod spec;
 pub mod wire;
 pub mod workload;

@@ -8,7 +8,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Code, Fault};
-use crate::spec::{Bytes, Capability, GuestPath, Hostname, Resources, Rlimit, User};
+use crate::seccomp::Profile;
+use crate::spec::{
+    Bytes, Capability, ContainerOptions, CpuSet, Cpus, GuestPath, Hostname, IoMax, Landlock,
+    Propagation, Resources, Rlimit, User,
+};
 
 /// The workload's root, mounts, names and first process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +26,52 @@ pub struct Sandbox {
     /// Whether a reaper is PID 1 and the process its child.
     pub reaper: bool,
     /// The limits that a cgroup holds.
-    pub resources: Resources,
+    pub limits: Limits,
+    /// How much /dev/shm holds.
+    pub shm_size: Bytes,
     /// What runs.
     pub process: Process,
+}
+
+/// The limits that a cgroup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processors.
+    pub cpus: Cpus,
+    /// Memory.
+    pub memory: Bytes,
+    /// Processes and threads together.
+    pub pids: u32,
+    /// Swap space beside the memory; 0 is none.
+    pub swap: Bytes,
+    /// The processors it runs on; all where there is none.
+    pub cpuset: Option<CpuSet>,
+    /// Its share of a busy block device, in [`IO_WEIGHT`](crate::spec::IO_WEIGHT).
+    pub io_weight: Option<u16>,
+    /// How fast it may use block devices, by the device's path as the maker of the cgroup sees it.
+    pub io_max: Vec<(PathBuf, IoMax)>,
+}
+
+impl From<&Resources> for Limits {
+    /// Without swap and without limits for processors and devices: as it is in a guest.
+    fn from(resources: &Resources) -> Self {
+        Self::new(resources, &ContainerOptions::default())
+    }
+}
+
+impl Limits {
+    /// The limits of a container.
+    pub fn new(resources: &Resources, options: &ContainerOptions) -> Self {
+        Self {
+            cpus: resources.cpus,
+            memory: resources.memory,
+            pids: resources.pids,
+            swap: options.swap,
+            cpuset: options.cpuset.clone(),
+            io_weight: options.io_weight,
+            io_max: options.io_max.iter().map(|(path, max)| (path.clone(), *max)).collect(),
+        }
+    }
 }
 
 /// A copy-on-write root: overlays whose upper layers are in memory.
@@ -69,6 +116,8 @@ pub enum MountKind {
     Bind {
         /// Its path before the root is changed.
         source: PathBuf,
+        /// Whether what the host mounts below it later is seen.
+        propagation: Propagation,
     },
     /// A memory filesystem.
     Tmpfs {
@@ -95,8 +144,38 @@ pub struct Process {
     pub capabilities: Vec<Capability>,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: bool,
+    /// The capabilities that it keeps when it runs as another user than 0.
+    pub ambient: Vec<Capability>,
     /// Its resource limits.
     pub rlimits: Vec<Rlimit>,
+    /// The filter of its system calls.
+    pub seccomp: Seccomp,
+    /// What files it may use at most; everything where there is none.
+    pub landlock: Option<Landlock>,
+    /// What a security module of the kernel knows it by.
+    pub label: Label,
+}
+
+/// The filter of a process's system calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// moat's own, for the capabilities that the process keeps.
+    #[default]
+    Default,
+    /// The user's.
+    Profile(Box<Profile>),
+}
+
+/// What a security module of the kernel knows a process by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Label {
+    /// As its parent.
+    #[default]
+    None,
+    /// An AppArmor profile that is loaded.
+    AppArmor(String),
+    /// An SELinux label.
+    Selinux(String),
 }
 
 /// A terminal's size in characters.

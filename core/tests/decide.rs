@@ -11,8 +11,8 @@ use moat_core::policy::{
     decide,
 };
 use moat_core::spec::{
-    Bytes, Cpus, GuestPath, Isolation, IsolationRequest, Level, NetworkMode, Objective, Resolved,
-    Resources, Root, Security, Signal, Trust, User, VmOptions,
+    Bytes, ContainerOptions, Cpus, GuestPath, Isolation, IsolationRequest, Level, NetworkMode,
+    Objective, Resolved, Resources, Root, Seccomp, Security, Signal, Trust, User, VmOptions,
 };
 
 fn workload(trust: Trust, isolation: IsolationRequest) -> Resolved {
@@ -28,6 +28,7 @@ fn workload(trust: Trust, isolation: IsolationRequest) -> Resolved {
         env: BTreeMap::new(),
         volumes: Vec::new(),
         tmpfs: Vec::new(),
+        shm_size: Bytes::mib(64),
         read_only: false,
         init: true,
         tty: None,
@@ -36,9 +37,16 @@ fn workload(trust: Trust, isolation: IsolationRequest) -> Resolved {
         isolation,
         resources: Resources { cpus: Cpus::from_milli(1000), memory: Bytes::mib(512), pids: 512 },
         network: NetworkMode::None,
-        security: Security { cap_add: Vec::new(), cap_drop: Vec::new(), no_new_privileges: true },
+        security: Security {
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            no_new_privileges: true,
+            seccomp: Seccomp::Default,
+            landlock: None,
+        },
         rlimits: Vec::new(),
         vm: VmOptions { vcpus: 1, kernel: None },
+        container: ContainerOptions::default(),
         inert: Vec::new(),
     }
 }

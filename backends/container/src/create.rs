@@ -38,9 +38,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     let mut record =
         Record { process: None, cgroup: hierarchy.cloned(), mapping: plan.mapping.clone() };
     let cgroup = hierarchy
-        .map(|hierarchy| {
-            Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.resources)
-        })
+        .map(|hierarchy| Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.limits))
         .transpose()
         .map_err(|error| {
             Fault::new(Code::Container, "can't make the cgroup that holds the limits")
@@ -255,7 +253,7 @@ fn open_trees<'p>(plan: &'p ContainerPlan, child: &Child) -> Result<Vec<OpenTree
 fn sources(sandbox: &Sandbox) -> impl Iterator<Item = (&Path, Depth)> {
     let lowers = sandbox.root.lowers.iter().map(|lower| (lower.source.as_path(), Depth::One));
     let volumes = sandbox.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind { source } => Some((source.as_path(), Depth::All)),
+        MountKind::Bind { source, .. } => Some((source.as_path(), Depth::All)),
         MountKind::Tmpfs { .. } => None,
     });
     lowers.chain(volumes)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Code, Fault};
-use moat_core::sandbox::{Lower, MountKind, Sandbox, TerminalSize};
+use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
 use moat_core::spec::{Capability, GuestPath, Resolved, Root, VolumeSource};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::{Location, Unusable, locate};
@@ -54,18 +54,19 @@ impl ContainerPlan {
         } else {
             None
         };
-        let sandbox = describe(workload, terminal, lowers, hidden, |_, volume| {
+        let mut sandbox = describe(workload, terminal, lowers, hidden, |_, volume| {
             match &volume.source {
                 VolumeSource::Bind(source) => source.clone(),
                 // Refused above.
                 VolumeSource::Named(name) => PathBuf::from(name.as_str()),
             }
         });
+        sandbox.limits = Limits::new(&workload.resources, &workload.container);
         Ok(Self { sandbox, mapping, cgroup: locate().map(hierarchy), skeleton })
     }
 
     fn limits(&self) -> Step {
-        let limits = &self.sandbox.resources;
+        let limits = &self.sandbox.limits;
         let text =
             format!("memory {}, cpus {}, processes {}", limits.memory, limits.cpus, limits.pids);
         match &self.cgroup {
@@ -118,7 +119,7 @@ impl ContainerPlan {
             let target = mount.target.as_str();
             let mode = if mount.read_only { "read-only" } else { "read-write" };
             match &mount.kind {
-                MountKind::Bind { source } => {
+                MountKind::Bind { source, .. } => {
                     Step::new("mount volume", format!("{target} from {}, {mode}", source.display()))
                 }
                 MountKind::Tmpfs { size } => {

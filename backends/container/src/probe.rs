@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use moat_core::diagnose::Check;
-use moat_core::sandbox::ExitStatus;
+use moat_core::sandbox::{ExitStatus, Limits};
 use moat_core::spec::{Bytes, Cpus, Resources};
 use moat_host::cgroup::locate;
 use moat_host::idmap;
@@ -160,7 +160,7 @@ fn cgroup() -> Check {
                 moat_init::cgroup::Hierarchy::V2 { .. } => "version 2",
                 moat_init::cgroup::Hierarchy::V1 { .. } => "version 1",
             };
-            Cgroup::create(&hierarchy, &name, &resources)
+            Cgroup::create(&hierarchy, &name, &Limits::from(&resources))
                 .and_then(Cgroup::remove)
                 .map(|()| format!("{version}: made, limited and removed"))
                 .map_err(|error| {

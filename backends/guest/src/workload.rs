@@ -37,7 +37,7 @@ impl Workload {
     ) -> Result<Self, StartError> {
         let cgroup = match &surroundings.cgroups {
             Some(hierarchy) => Some(
-                Cgroup::create(hierarchy, CGROUP, &sandbox.resources)
+                Cgroup::create(hierarchy, CGROUP, &sandbox.limits)
                     .map_err(|error| failed("make the workload's cgroup", &error))?,
             ),
             None => None,

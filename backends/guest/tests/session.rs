@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use moat_core::sandbox::{
-    Exit, ExitStatus, Lower, Process, Rootfs, Sandbox, StartError, TerminalSize,
+    Exit, ExitStatus, Label, Limits, Lower, Process, Rootfs, Sandbox, Seccomp, StartError,
+    TerminalSize,
 };
 use moat_core::spec::{Bytes, Cpus, GuestPath, Resources, Signal, User};
 use moat_core::wire::{Decoder, FromGuest, Message, Start, Stream, ToGuest, VERSION, Window};
@@ -249,7 +250,12 @@ fn sandbox(argv: &[&str]) -> Sandbox {
         },
         mounts: Vec::new(),
         reaper: true,
-        resources: Resources { cpus: Cpus::from_milli(1000), memory: Bytes::mib(64), pids: 64 },
+        limits: Limits::from(&Resources {
+            cpus: Cpus::from_milli(1000),
+            memory: Bytes::mib(64),
+            pids: 64,
+        }),
+        shm_size: Bytes::mib(64),
         process: Process {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: env.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -258,7 +264,11 @@ fn sandbox(argv: &[&str]) -> Sandbox {
             terminal: None,
             capabilities: Vec::new(),
             no_new_privileges: true,
+            ambient: Vec::new(),
             rlimits: Vec::new(),
+            seccomp: Seccomp::Default,
+            landlock: None,
+            label: Label::None,
         },
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 
-use moat_core::sandbox::{Lower, Mount, MountKind, Process, Rootfs, Sandbox, TerminalSize};
+use moat_core::sandbox::{
+    Label, Limits, Lower, Mount, MountKind, Process, Rootfs, Sandbox, Seccomp, TerminalSize,
+};
 use moat_core::spec::{Bytes, GuestPath, Resolved, Volume};
 
 /// What a terminal is taken for when moat's own environment does not say.
@@ -24,7 +26,7 @@ pub fn describe(
     let half = Bytes::new(workload.resources.memory.get() / 2);
     let volumes = workload.volumes.iter().enumerate().map(|(index, volume)| Mount {
         target: volume.target.clone(),
-        kind: MountKind::Bind { source: source(index, volume) },
+        kind: MountKind::Bind { source: source(index, volume), propagation: volume.propagation },
         read_only: volume.read_only,
     });
     let tmpfs = workload.tmpfs.iter().map(|tmpfs| Mount {
@@ -40,7 +42,8 @@ pub fn describe(
         root: Rootfs { lowers, hidden, upper: half, read_only: workload.read_only },
         mounts,
         reaper: workload.init,
-        resources: workload.resources,
+        limits: Limits::from(&workload.resources),
+        shm_size: workload.shm_size,
         process: process(workload, terminal),
     }
 }
@@ -54,7 +57,11 @@ fn process(workload: &Resolved, terminal: Option<TerminalSize>) -> Process {
         terminal,
         capabilities: workload.security.capabilities(),
         no_new_privileges: workload.security.no_new_privileges,
+        ambient: workload.security.cap_add.clone(),
         rlimits: workload.rlimits.clone(),
+        seccomp: Seccomp::Default,
+        landlock: workload.security.landlock.clone(),
+        label: Label::None,
     }
 }
 
@@ -71,7 +78,7 @@ fn environment(workload: &Resolved, on_terminal: bool) -> BTreeMap<String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moat_core::spec::Tmpfs;
+    use moat_core::spec::{Propagation, Tmpfs};
 
     fn workload() -> Resolved {
         Resolved::for_command(vec!["true".to_owned()], "/src/app".into(), None).unwrap()
@@ -89,7 +96,10 @@ mod tests {
             format!("/v/{index}").into()
         });
         assert_eq!(targets(&sandbox), ["/src", "/src/app"]);
-        assert_eq!(sandbox.mounts[1].kind, MountKind::Bind { source: "/v/0".into() });
+        assert_eq!(
+            sandbox.mounts[1].kind,
+            MountKind::Bind { source: "/v/0".into(), propagation: Propagation::Private }
+        );
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Builder<'_> {
                 let tmpfs = mount::tmpfs(size.get(), 0o1777, owner, attributes).step(step)?;
                 mount::attach(tmpfs.as_fd(), place.as_fd()).step(step)
             }
-            MountKind::Bind { source } => {
+            MountKind::Bind { source, .. } => {
                 let step = || format!("mount {} at {target}", source.display());
                 let tree = (self.tree)(source, Depth::All).step(step)?;
                 let place = if is_directory(tree.as_fd()).step(step)? {

@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use moat_core::policy::{Facts, builtin, decide};
-use moat_core::spec::{Bytes, GuestPath, Level, Resolved, Signal, Volume, VolumeSource};
+use moat_core::spec::{
+    Bytes, GuestPath, Level, Propagation, Resolved, Signal, Volume, VolumeSource,
+};
 use moat_core::workload::{Backend, Workload};
 use moat_microvm::backend::Microvm;
 
@@ -62,6 +64,7 @@ fn run() -> Result<u8, Failure> {
                 source: VolumeSource::Bind(value.into()),
                 target: format!("/volume{}", workload.volumes.len()).parse()?,
                 read_only: option == "--read-only-volume",
+                propagation: Propagation::Private,
             }),
         }
     }

@@ -9,6 +9,9 @@ use super::{Bytes, Cpus, Resources, Signal};
 pub const DEFAULT_RESOURCES: Resources =
     Resources { cpus: Cpus::from_milli(1000), memory: Bytes::mib(512), pids: 512 };
 
+/// How large /dev/shm is: as large as the common container runtimes make it.
+pub const DEFAULT_SHM_SIZE: Bytes = Bytes::mib(64);
+
 /// What asks a workload to end.
 pub const DEFAULT_STOP_SIGNAL: Signal = Signal::TERM;
 
@@ -30,6 +33,18 @@ pub const MEMORY: RangeInclusive<Bytes> = Bytes::mib(16)..=Bytes::gib(64 << 10);
 
 /// `resources.pids`, up to the kernel's own `PID_MAX_LIMIT` (proc_sys_kernel(5)).
 pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
+
+/// `shm_size`: from a page, the least that a tmpfs can hold.
+pub const SHM_SIZE: RangeInclusive<Bytes> = Bytes::kib(4)..=*MEMORY.end();
+
+/// `container.swap`.
+pub const SWAP: RangeInclusive<Bytes> = Bytes::new(0)..=*MEMORY.end();
+
+/// `container.io_weight`, as `io.weight` of cgroup v2.
+pub const IO_WEIGHT: RangeInclusive<u16> = 1..=10_000;
+
+/// `read_iops` and `write_iops`, of which the kernel keeps 32 bits.
+pub const IOPS: RangeInclusive<u64> = 1..=0xffff_ffff;
 
 /// `vm.vcpus`.
 pub const VCPUS: RangeInclusive<u8> = 1..=32;

@@ -16,20 +16,22 @@ mod value;
 pub mod written;
 
 pub use default::{
-    ARGUMENT_LIMIT, ARGUMENTS_LIMIT, CPUS, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_STOP_SIGNAL,
-    DEFAULT_STOP_TIMEOUT, FILE_LIMIT, MEMORY, PIDS, VCPUS,
+    ARGUMENT_LIMIT, ARGUMENTS_LIMIT, CPUS, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_SHM_SIZE,
+    DEFAULT_STOP_SIGNAL, DEFAULT_STOP_TIMEOUT, FILE_LIMIT, IO_WEIGHT, IOPS, MEMORY, PIDS, SHM_SIZE,
+    SWAP, VCPUS,
 };
 pub use parse::{known_keys, parse};
 pub use problem::{Place, Problem, Problems};
 pub use resolve::{Context, Spec};
 pub use resolved::{
-    InertKey, IsolationRequest, NetworkMode, Resolved, Resources, Root, Security, VmOptions,
+    ContainerOptions, InertKey, IsolationRequest, Landlock, NetworkMode, Resolved, Resources, Root,
+    Seccomp, Security, VmOptions,
 };
 pub use schema::schema;
 pub use value::{
-    Bytes, Capability, CapabilitySet, Condition, Cpus, DEFAULT_CAPABILITIES, GuestPath, HostPath,
-    Hostname, Id, Image, ImageReference, Isolation, KernelName, LONGEST_DURATION, Level, Name,
-    Network, Objective, Port, Protocol, Resource, Restart, Rlimit, Signal, Tmpfs, Trust, Unit,
-    User, ValueError, Volume, VolumeSource, WrittenSource, WrittenVolume, format_duration,
-    parse_duration,
+    Bytes, Capability, CapabilitySet, Condition, CpuSet, Cpus, DEFAULT_CAPABILITIES, GuestPath,
+    HostPath, Hostname, Id, Image, ImageReference, IoMax, Isolation, KernelName, LONGEST_DURATION,
+    Level, Name, Network, Objective, Port, Propagation, Protocol, Resource, Restart, Rlimit,
+    Signal, Tmpfs, Trust, Unit, User, ValueError, Volume, VolumeSource, WrittenSeccomp,
+    WrittenSource, WrittenVolume, format_duration, parse_duration,
 };

@@ -5,16 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::default::{
-    ARGUMENTS_LIMIT, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_STOP_SIGNAL, DEFAULT_STOP_TIMEOUT,
-    VCPUS,
+    ARGUMENTS_LIMIT, DEFAULT_PATH, DEFAULT_RESOURCES, DEFAULT_SHM_SIZE, DEFAULT_STOP_SIGNAL,
+    DEFAULT_STOP_TIMEOUT, VCPUS,
 };
 use super::nearest::nearest;
 use super::value::Quoted;
 use super::written::{SecurityTable, VmTable, Workload};
 use super::{
-    Capability, CapabilitySet, Cpus, GuestPath, Hostname, InertKey, Isolation, IsolationRequest,
-    Level, Name, NetworkMode, Place, Problem, Problems, Resolved, Resources, Root, Security, Trust,
-    User, VmOptions, Volume, VolumeSource, env_file,
+    Capability, CapabilitySet, ContainerOptions, Cpus, GuestPath, Hostname, InertKey, Isolation,
+    IsolationRequest, Level, Name, NetworkMode, Place, Problem, Problems, Propagation, Resolved,
+    Resources, Root, Seccomp, Security, Trust, User, VmOptions, Volume, VolumeSource, env_file,
 };
 
 /// The workloads of a spec as written, all of them checked.
@@ -118,6 +118,7 @@ impl Resolver<'_> {
             env: self.environment(written),
             volumes: self.volumes(written),
             tmpfs: written.tmpfs.iter().flatten().map(|tmpfs| tmpfs.value.clone()).collect(),
+            shm_size: DEFAULT_SHM_SIZE,
             read_only: written.read_only.unwrap_or(false),
             init: written.init.unwrap_or(true),
             tty: written.tty,
@@ -134,6 +135,7 @@ impl Resolver<'_> {
             security: security(&written.security),
             rlimits: written.rlimits.clone(),
             vm: vm(&written.vm, resources.cpus),
+            container: ContainerOptions::default(),
             inert: inert(&written.vm),
             name: name.clone(),
         };
@@ -230,7 +232,7 @@ impl Resolved {
         });
         let name = cwd.file_name().unwrap_or_default().to_string_lossy();
         let name = Name::nearest_to(&name);
-        let source = VolumeSource::Bind(cwd);
+        let (source, propagation) = (VolumeSource::Bind(cwd), Propagation::default());
         let resolved = Self {
             root: Root::Host,
             argv,
@@ -240,8 +242,9 @@ impl Resolved {
             trust: Trust::Trusted,
             labels: BTreeMap::new(),
             env: default_env(),
-            volumes: vec![Volume { source, target, read_only: false }],
+            volumes: vec![Volume { source, target, read_only: false, propagation }],
             tmpfs: Vec::new(),
+            shm_size: DEFAULT_SHM_SIZE,
             read_only: false,
             init: true,
             tty: None,
@@ -253,6 +256,7 @@ impl Resolved {
             security: security(&SecurityTable::default()),
             rlimits: Vec::new(),
             vm: vm(&VmTable::default(), DEFAULT_RESOURCES.cpus),
+            container: ContainerOptions::default(),
             inert: Vec::new(),
             name,
         };
@@ -290,6 +294,8 @@ fn security(written: &SecurityTable) -> Security {
         cap_add: but(add, written.cap_drop.as_deref().unwrap_or_default()),
         cap_drop: but(drop, written.cap_add.as_deref().unwrap_or_default()),
         no_new_privileges: written.no_new_privileges.unwrap_or(true),
+        seccomp: Seccomp::Default,
+        landlock: None,
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bytes, Capability, Cpus, DEFAULT_CAPABILITIES, GuestPath, Hostname, Isolation, Level, Name,
-    Objective, Rlimit, Signal, Tmpfs, Trust, User, Volume,
+    Bytes, Capability, CpuSet, Cpus, DEFAULT_CAPABILITIES, GuestPath, Hostname, IoMax, Isolation,
+    Level, Name, Objective, Rlimit, Signal, Tmpfs, Trust, User, Volume,
 };
 
 /// Where the workload's root filesystem comes from.
@@ -62,6 +62,48 @@ pub struct Security {
     pub cap_drop: Vec<Capability>,
     /// Whether a setuid file gains nothing (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// The filter of system calls.
+    pub seccomp: Seccomp,
+    /// What files it may use at most, beyond their modes; everything where there is none.
+    pub landlock: Option<Landlock>,
+}
+
+/// Which filter of system calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// moat's own.
+    #[default]
+    Default,
+    /// A file in the OCI's JSON format; absolute.
+    File(PathBuf),
+}
+
+/// The files that a workload may use at most (landlock(7)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landlock {
+    /// It may read and execute what is at or below these, and at or below those of `write`.
+    pub read: Vec<GuestPath>,
+    /// It may write, make and remove only what is at or below these.
+    pub write: Vec<GuestPath>,
+}
+
+/// What only a container has; inert on a vm.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerOptions {
+    /// The host's processors that it runs on; all where there is none.
+    pub cpuset: Option<CpuSet>,
+    /// Swap space beside `resources.memory`; 0 is none.
+    pub swap: Bytes,
+    /// Its share of a busy block device, in [`IO_WEIGHT`](super::IO_WEIGHT); the kernel's default
+    /// is 100.
+    pub io_weight: Option<u16>,
+    /// How fast it may use block devices, by the device's absolute path.
+    pub io_max: BTreeMap<PathBuf, IoMax>,
+    /// The AppArmor profile it runs under, which the host has loaded.
+    pub apparmor: Option<String>,
+    /// The SELinux label it runs under.
+    pub selinux: Option<String>,
 }
 
 /// What only a micro-VM has; inert in a container.
@@ -110,6 +152,8 @@ pub struct Resolved {
     pub volumes: Vec<Volume>,
     /// Memory filesystems it has, in the order written.
     pub tmpfs: Vec<Tmpfs>,
+    /// How much /dev/shm holds.
+    pub shm_size: Bytes,
     /// Whether its root can't be written.
     pub read_only: bool,
     /// Whether moat's reaper is PID 1 and the workload its child.
@@ -132,6 +176,8 @@ pub struct Resolved {
     pub rlimits: Vec<Rlimit>,
     /// What only a micro-VM has.
     pub vm: VmOptions,
+    /// What only a container has.
+    pub container: ContainerOptions,
     /// Keys that are set but inert on one isolation, as written: `container.x`, `vm.vcpus`.
     pub inert: Vec<InertKey>,
 }

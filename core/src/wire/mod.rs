@@ -28,7 +28,7 @@ use crate::sandbox::{Exit, Sandbox, StartError, TerminalSize};
 use crate::spec::Signal;
 
 /// The version of this protocol; host and guest must agree, since moat carries both.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The vsock port on the host (CID 2) to which the guest's agent connects.
 pub const AGENT_PORT: u32 = 1024;

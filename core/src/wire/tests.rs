@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sandbox::{ExitStatus, Process, Rootfs};
+use crate::sandbox::{ExitStatus, Label, Limits, Process, Rootfs, Seccomp};
 use crate::spec::{Bytes, Cpus, GuestPath, Hostname, Resources, User};
 
 fn sandbox(argv: Vec<String>, env: BTreeMap<String, String>) -> Sandbox {
@@ -20,7 +20,12 @@ fn sandbox(argv: Vec<String>, env: BTreeMap<String, String>) -> Sandbox {
         },
         mounts: Vec::new(),
         reaper: true,
-        resources: Resources { cpus: Cpus::from_milli(1500), memory: Bytes::mib(64), pids: 10 },
+        limits: Limits::from(&Resources {
+            cpus: Cpus::from_milli(1500),
+            memory: Bytes::mib(64),
+            pids: 10,
+        }),
+        shm_size: Bytes::mib(64),
         process: Process {
             argv,
             env,
@@ -29,7 +34,11 @@ fn sandbox(argv: Vec<String>, env: BTreeMap<String, String>) -> Sandbox {
             terminal: None,
             capabilities: Vec::new(),
             no_new_privileges: true,
+            ambient: Vec::new(),
             rlimits: Vec::new(),
+            seccomp: Seccomp::Default,
+            landlock: None,
+            label: Label::None,
         },
     }
 }

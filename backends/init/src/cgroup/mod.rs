@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use moat_core::spec::Resources;
+use moat_core::sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use v1::JoinFiles;
@@ -88,9 +88,9 @@ impl Cgroup {
     ///
     /// # Errors
     /// What could not be made or written; nothing is left then.
-    pub fn create(hierarchy: &Hierarchy, name: &str, resources: &Resources) -> Result<Self, Error> {
+    pub fn create(hierarchy: &Hierarchy, name: &str, limits: &Limits) -> Result<Self, Error> {
         let group = Self::find(hierarchy, name);
-        match group.fill(hierarchy, resources) {
+        match group.fill(hierarchy, limits) {
             Ok(group) => Ok(group),
             Err(error) => {
                 // What failed first is what the user should hear of.
@@ -113,14 +113,14 @@ impl Cgroup {
         Self { directories }
     }
 
-    fn fill(self, hierarchy: &Hierarchy, resources: &Resources) -> Result<Self, Error> {
+    fn fill(self, hierarchy: &Hierarchy, limits: &Limits) -> Result<Self, Error> {
         let directories = match (self.directories, hierarchy) {
             (Directories::V2 { dir, .. }, Hierarchy::V2 { parent }) => {
-                let fd = Some(v2::create(parent, &dir, resources)?);
+                let fd = Some(v2::create(parent, &dir, limits)?);
                 Directories::V2 { dir, fd }
             }
             (Directories::V1(group), _) => {
-                group.create(resources)?;
+                group.create(limits)?;
                 Directories::V1(group)
             }
             (other, _) => other,

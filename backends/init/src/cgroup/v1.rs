@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 
-use moat_core::spec::Resources;
+use moat_core::sandbox::Limits;
 
 use super::v2::{PERIOD, quota};
 use super::{Error, file};
@@ -26,17 +26,17 @@ pub(super) struct Group {
 pub struct JoinFiles(Vec<File>);
 
 impl Group {
-    pub(super) fn create(&self, resources: &Resources) -> Result<(), Error> {
-        let memory = resources.memory.get().to_string();
+    pub(super) fn create(&self, limits: &Limits) -> Result<(), Error> {
+        let memory = limits.memory.get().to_string();
         file::make(&self.memory)?;
         file::write(&self.memory.join("memory.limit_in_bytes"), &memory)?;
         // Memory and swap together: no swap. Not there when swap accounting is off.
         file::write_if_there(&self.memory.join("memory.memsw.limit_in_bytes"), &memory)?;
         file::make(&self.cpu)?;
         file::write(&self.cpu.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
-        file::write(&self.cpu.join("cpu.cfs_quota_us"), &quota(resources).to_string())?;
+        file::write(&self.cpu.join("cpu.cfs_quota_us"), &quota(limits).to_string())?;
         file::make(&self.pids)?;
-        file::write(&self.pids.join("pids.max"), &resources.pids.to_string())
+        file::write(&self.pids.join("pids.max"), &limits.pids.to_string())
     }
 
     pub(super) fn join_files(&self) -> Result<JoinFiles, Error> {

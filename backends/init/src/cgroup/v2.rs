@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use moat_core::spec::Resources;
+use moat_core::sandbox::Limits;
 
 use super::{Error, file};
 
@@ -16,13 +16,13 @@ pub(super) const PERIOD: u64 = 100_000;
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 /// Makes `dir` in `parent` with its limits; gives it open.
-pub(super) fn create(parent: &Path, dir: &Path, resources: &Resources) -> Result<OwnedFd, Error> {
+pub(super) fn create(parent: &Path, dir: &Path, limits: &Limits) -> Result<OwnedFd, Error> {
     offer(parent)?;
     file::make(dir)?;
-    file::write(&dir.join("memory.max"), &resources.memory.get().to_string())?;
+    file::write(&dir.join("memory.max"), &limits.memory.get().to_string())?;
     file::write_if_there(&dir.join("memory.swap.max"), "0")?;
-    file::write(&dir.join("cpu.max"), &format!("{} {PERIOD}", quota(resources)))?;
-    file::write(&dir.join("pids.max"), &resources.pids.to_string())?;
+    file::write(&dir.join("cpu.max"), &format!("{} {PERIOD}", quota(limits)))?;
+    file::write(&dir.join("pids.max"), &limits.pids.to_string())?;
     let open = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
@@ -32,9 +32,9 @@ pub(super) fn create(parent: &Path, dir: &Path, resources: &Resources) -> Result
 }
 
 /// Microseconds of processor in a period.
-pub(super) fn quota(resources: &Resources) -> u64 {
+pub(super) fn quota(limits: &Limits) -> u64 {
     // Not below 1 ms, which is the least that the kernel takes.
-    (u64::from(resources.cpus.milli()) * PERIOD / 1000).max(1000)
+    (u64::from(limits.cpus.milli()) * PERIOD / 1000).max(1000)
 }
 
 /// Makes the parent, and has it and its own parent offer the controllers to their children.

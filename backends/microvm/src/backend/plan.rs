@@ -6,7 +6,7 @@ use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::Approved;
-use moat_core::sandbox::{Lower, Sandbox, TerminalSize};
+use moat_core::sandbox::{Limits, Lower, Sandbox, TerminalSize};
 use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume};
 use moat_core::wire::SHARE;
 use moat_core::workload::{Plan, Step, Workload};
@@ -85,12 +85,12 @@ impl MicrovmPlan {
     }
 
     /// The limits around the VMM's process as a whole.
-    fn vmm_limits(&self) -> Resources {
-        Resources {
+    fn vmm_limits(&self) -> Limits {
+        Limits::from(&Resources {
             cpus: Cpus::from_milli(u32::from(self.vcpus) * 1000),
             memory: Bytes::new(self.memory + VMM_OVERHEAD),
             pids: u32::from(self.vcpus) + VMM_THREADS,
-        }
+        })
     }
 
     /// Makes all of it; what is made is in `remains`, to be removed if something fails.
@@ -150,7 +150,7 @@ impl Plan for MicrovmPlan {
                     "{} vCPUs, {} MiB: {} MiB for the workload and what its kernel takes",
                     self.vcpus,
                     self.memory >> 20,
-                    self.sandbox.resources.memory.get() >> 20
+                    self.sandbox.limits.memory.get() >> 20
                 ),
             ),
             match &self.location {

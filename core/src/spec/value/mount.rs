@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::word;
 use super::{Bytes, GuestPath, HostPath, Name, ValueError};
 
 /// Where a volume's files are.
@@ -17,6 +18,18 @@ pub enum VolumeSource {
     Named(Name),
 }
 
+/// Whether a workload sees what the host mounts below a volume while it runs. What the workload
+/// mounts the host never sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// `rprivate`: no.
+    #[default]
+    Private,
+    /// `rslave`: yes.
+    Slave,
+}
+
 /// One entry of `volumes`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Volume {
@@ -26,6 +39,8 @@ pub struct Volume {
     pub target: GuestPath,
     /// Whether the workload may not write.
     pub read_only: bool,
+    /// Whether it sees what the host mounts below it later.
+    pub propagation: Propagation,
 }
 
 /// Where a volume's files are, as written.
@@ -37,7 +52,7 @@ pub enum WrittenSource {
     Named(Name),
 }
 
-/// One entry of `volumes` as written: `SOURCE:TARGET`, `SOURCE:TARGET:ro`.
+/// One entry of `volumes` as written: `SOURCE:TARGET`, `SOURCE:TARGET:ro,rslave`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WrittenVolume {
     /// Where its files are.
@@ -46,6 +61,8 @@ pub struct WrittenVolume {
     pub target: GuestPath,
     /// Whether the workload may not write.
     pub read_only: bool,
+    /// Whether it sees what the host mounts below it later.
+    pub propagation: Propagation,
 }
 
 /// One entry of `tmpfs`: `TARGET` or `TARGET:SIZE`.
@@ -73,7 +90,9 @@ impl WrittenVolume {
             WrittenSource::Bind(path) => VolumeSource::Bind(path.resolve(base, home)?),
             WrittenSource::Named(name) => VolumeSource::Named(name.clone()),
         };
-        Ok(Volume { source, target: self.target.clone(), read_only: self.read_only })
+        let (target, read_only, propagation) =
+            (self.target.clone(), self.read_only, self.propagation);
+        Ok(Volume { source, target, read_only, propagation })
     }
 }
 
@@ -86,11 +105,11 @@ impl FromStr for WrittenVolume {
         let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
             return Err(malformed());
         };
-        let read_only = match (parts.next(), parts.next()) {
-            (None | Some("rw"), None) => false,
-            (Some("ro"), None) => true,
-            _ => return Err(malformed()),
-        };
+        let options = parts.next();
+        if parts.next().is_some() {
+            return Err(malformed());
+        }
+        let (read_only, propagation) = volume_options(text, options)?;
         if source.is_empty() || target.is_empty() {
             return Err(malformed());
         }
@@ -100,8 +119,55 @@ impl FromStr for WrittenVolume {
         } else {
             WrittenSource::Named(source.parse()?)
         };
-        Ok(Self { source, target: mount_target(target)?, read_only })
+        if let (WrittenSource::Named(_), Propagation::Slave) = (&source, propagation) {
+            let help = "the host mounts nothing below a named volume; leave rslave out";
+            return Err(ValueError::malformed(text, "a volume", help));
+        }
+        Ok(Self { source, target: mount_target(target)?, read_only, propagation })
     }
+}
+
+/// What the third part of a volume says.
+#[derive(Clone, Copy)]
+enum VolumeOption {
+    ReadOnly(bool),
+    Propagation(Propagation),
+}
+
+/// Whether it is read-only, and its propagation.
+fn volume_options(text: &str, options: Option<&str>) -> Result<(bool, Propagation), ValueError> {
+    const WORDS: [(&str, VolumeOption); 4] = [
+        ("ro", VolumeOption::ReadOnly(true)),
+        ("rw", VolumeOption::ReadOnly(false)),
+        ("rprivate", VolumeOption::Propagation(Propagation::Private)),
+        ("rslave", VolumeOption::Propagation(Propagation::Slave)),
+    ];
+    let (mut read_only, mut propagation) = (None, None);
+    for option in options.into_iter().flat_map(|options| options.split(',')) {
+        let again = match word("volume option", option, &WORDS)? {
+            VolumeOption::ReadOnly(value) => read_only.replace(value).is_some(),
+            VolumeOption::Propagation(value) => propagation.replace(value).is_some(),
+        };
+        if again {
+            let help = "one of ro and rw, and one of rprivate and rslave, each at most once";
+            return Err(ValueError::malformed(text, "a volume", help));
+        }
+    }
+    Ok((read_only.unwrap_or_default(), propagation.unwrap_or_default()))
+}
+
+/// The options of a volume as written; none for what holds by default.
+fn write_options(
+    f: &mut fmt::Formatter<'_>,
+    read_only: bool,
+    propagation: Propagation,
+) -> fmt::Result {
+    f.write_str(match (read_only, propagation) {
+        (false, Propagation::Private) => "",
+        (true, Propagation::Private) => ":ro",
+        (false, Propagation::Slave) => ":rslave",
+        (true, Propagation::Slave) => ":ro,rslave",
+    })
 }
 
 impl fmt::Display for WrittenVolume {
@@ -110,7 +176,8 @@ impl fmt::Display for WrittenVolume {
             WrittenSource::Bind(path) => write!(f, "{path}")?,
             WrittenSource::Named(name) => write!(f, "{name}")?,
         }
-        write!(f, ":{}{}", self.target, if self.read_only { ":ro" } else { "" })
+        write!(f, ":{}", self.target)?;
+        write_options(f, self.read_only, self.propagation)
     }
 }
 
@@ -125,8 +192,8 @@ impl fmt::Display for VolumeSource {
 
 impl fmt::Display for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = if self.read_only { ":ro" } else { "" };
-        write!(f, "{}:{}{options}", self.source, self.target)
+        write!(f, "{}:{}", self.source, self.target)?;
+        write_options(f, self.read_only, self.propagation)
     }
 }
 

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::ValueError;
 
 /// A size in bytes. As text `512MiB`, `1.5GiB`, `100MB`, `4096B`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Bytes(u64);
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use moat_core::spec::{Bytes, Tmpfs, Volume, VolumeSource};
+use moat_core::spec::{Bytes, Propagation, Tmpfs, Volume, VolumeSource};
 
 use super::Named;
 use crate::run::{Case, read};
@@ -112,8 +112,8 @@ fn read_only() {
 
 fn with_volume(case: Case, source: &std::path::Path, target: &str, read_only: bool) -> Case {
     let source = VolumeSource::Bind(source.to_owned());
-    let target = target.parse().unwrap();
-    case.with(|workload| workload.volumes.push(Volume { source, target, read_only }))
+    let (target, propagation) = (target.parse().unwrap(), Propagation::Private);
+    case.with(|workload| workload.volumes.push(Volume { source, target, read_only, propagation }))
 }
 
 fn volume() {
