@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnose;
+pub mod fault_point;
 pub mod lifecycle;
 pub mod policy;
 pub mod sandbox;
