@@ -4,6 +4,8 @@
 
 mod args;
 mod decision;
+#[cfg(debug_assertions)]
+mod fault_point;
 mod host;
 mod interrupt;
 mod monitor;
@@ -41,6 +43,10 @@ impl<F: Into<Fault>> From<F> for Failure {
 }
 
 fn main() -> ExitCode {
+    #[cfg(debug_assertions)]
+    if fault_point::install().is_err() {
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),

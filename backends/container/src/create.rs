@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{MountKind, Sandbox, StartError};
 use moat_core::spec::Signal;
 use moat_host::process::ProcessId;
@@ -45,6 +46,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
                 .because(error)
                 .hint("`moat doctor` tells where cgroups can be made")
         })?;
+    FaultPoint::CgroupMade.reached();
     let mut making = Making { cgroup, child: None };
     let made = making.make(&plan, dir, &mut record);
     let (monitor, relay) = match made {
@@ -81,17 +83,23 @@ impl Making {
             Relay::stdio(plan.sandbox.process.terminal.is_some()).map_err(taken)?;
         let wiring = Wiring { control: first, stdio };
         let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
+        FaultPoint::FirstMade.reached();
         let pid = u32::try_from(child.pid().as_raw()).unwrap_or_default();
         record.process = ProcessId::of(pid);
         record.write(dir)?;
+        FaultPoint::RecordWritten.reached();
         give_ids(plan, child)?;
+        FaultPoint::IdsGiven.reached();
         if !matches!(plan.mapping, Mapping::Single { .. }) {
             build_root(plan, dir, child).map_err(fault::start)?;
+            FaultPoint::RootBuilt.reached();
         }
         let gone = |errno| fault("the container's first process is gone", errno);
         monitor.proceed().map_err(gone)?;
+        FaultPoint::Proceeded.reached();
         match monitor.receive().map_err(gone)? {
             Some(Report::Ready { terminal }) => {
+                FaultPoint::HeardReady.reached();
                 terminal.map_or(Ok(()), |master| relay.serve(master)).map_err(taken)?;
                 Ok((monitor, relay))
             }

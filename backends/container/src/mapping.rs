@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::spec::Signal;
 use moat_host::idmap::{self, Map, Range};
 use moat_init::inside::Owner;
@@ -155,6 +156,7 @@ impl Trial {
         })?;
         let number =
             |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        FaultPoint::TrialMade.reached();
         let made = map.give_to(holder.pid()).and_then(|()| user_namespace(&holder));
         match made {
             Ok(namespace) => Ok(Self { holder, namespace }),

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::workload::{Terminal, Workload};
@@ -79,6 +80,7 @@ impl Running {
         }
         if ended {
             self.ended = self.child.try_wait().map_err(failed)?;
+            FaultPoint::FirstReaped.reached();
         }
         Ok(!woken)
     }
@@ -126,6 +128,7 @@ impl Workload for Running {
         let gone = || Fault::new(Code::Container, "the container's first process was killed");
         let monitor = self.monitor.as_ref().ok_or_else(gone)?;
         monitor.start().map_err(|_| gone())?;
+        FaultPoint::StartSent.reached();
         let report = monitor.receive();
         match report.map_err(|errno| fault("can't hear from the container", errno))? {
             Some(Report::Started) => {}
@@ -134,6 +137,7 @@ impl Workload for Running {
             None if !self.reaper => self.monitor = None,
             _ => return Err(gone()),
         }
+        FaultPoint::HeardStarted.reached();
         self.relay.begin();
         u32::try_from(self.child.pid().as_raw()).map_err(|_| gone())
     }
@@ -176,12 +180,14 @@ impl Workload for Running {
             self.child.signal(Signal::KILL).map_err(failed)?;
             self.child.wait().map_err(failed)?;
         }
-        match self.cgroup.take().map(Cgroup::remove) {
-            Some(Err(error)) => Err(Fault::new(Code::Container, "can't remove the cgroup")
+        FaultPoint::ProcessesEnded.reached();
+        let removed = self.cgroup.take().map_or(Ok(()), Cgroup::remove);
+        FaultPoint::CgroupRemoved.reached();
+        removed.map_err(|error| {
+            Fault::new(Code::Container, "can't remove the cgroup")
                 .because(error)
-                .hint("`moat run` of anything removes what is left over")),
-            _ => Ok(()),
-        }
+                .hint("`moat run` of anything removes what is left over")
+        })
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::Missing;
+use moat_core::fault_point::FaultPoint;
 use serde::{Deserialize, Serialize};
 
 /// The most that is read of a kept answer, in bytes.
@@ -51,6 +52,7 @@ impl ProbeCache {
     fn keep(&self, path: &Path, kept: &Kept) -> std::io::Result<()> {
         let new = self.dir.join(format!(".probe-{}", std::process::id()));
         let written = fs::write(&new, serde_json::to_vec(kept)?);
+        FaultPoint::ProbeWritten.reached();
         written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
             // A full disk is not filled further.
             let _ = fs::remove_file(&new);

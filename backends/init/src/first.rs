@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Sandbox, StartError};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -101,7 +102,9 @@ fn live(
     control: &First,
     stdio: [OwnedFd; 3],
 ) -> Result<u8, StartError> {
+    FaultPoint::FirstBegun.reached();
     keep_descriptors(surroundings, control, &stdio)?;
+    FaultPoint::DescriptorsClosed.reached();
     if sandbox.reaper {
         // The keys of the terminal that moat is on are for moat alone to pass on, and once.
         setsid().step(|| "make a session")?;
@@ -112,10 +115,12 @@ fn live(
     };
     control.ready(master.as_ref().map(AsFd::as_fd)).step(|| "report")?;
     drop(master);
+    FaultPoint::SaidReady.reached();
     match control.receive() {
         Ok(Some(Order::Start)) => {}
         _ => return Ok(1),
     }
+    FaultPoint::ToldToStart.reached();
     if sandbox.reaper {
         return reaper::run(program, control);
     }
@@ -129,6 +134,7 @@ fn keep_descriptors(
 ) -> Result<(), StartError> {
     let mut keep = vec![control.as_fd().as_raw_fd()];
     keep.extend(process::numbers(stdio));
+    keep.extend(FaultPoint::descriptor());
     if let Cgroup::Join(files) = &surroundings.cgroup {
         keep.extend(files.numbers());
     }
@@ -143,12 +149,15 @@ fn set_up(
     stdio: [OwnedFd; 3],
 ) -> Result<Option<(Program, Option<OwnedFd>)>, StartError> {
     let cgroup = join(&surroundings.cgroup)?;
+    FaultPoint::Joined.reached();
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
+    FaultPoint::Named.reached();
     let own = surroundings.user_namespace == UserNamespace::Own;
     if own && control.wait_to_proceed().is_err() {
         return Ok(None);
     }
+    FaultPoint::ToldToProceed.reached();
     // Before the change of user: the staging directory is the machine's root's alone.
     let built = match surroundings.root {
         RootIs::Built => Some(open_root(surroundings)?),
@@ -157,6 +166,7 @@ fn set_up(
     if own {
         become_root(surroundings.ids)?;
     }
+    FaultPoint::BecameRoot.reached();
     // Nobody in the workload may look at or reach through this process, which is still moat's own
     // program (proc(5): its /proc entries then need rights over the machine).
     prctl::set_dumpable(false).step(|| "hide from the workload")?;
@@ -169,16 +179,20 @@ fn set_up(
         Ids::One => TerminalGroup::Own,
     };
     kernel_fs::mount_all(root.as_fd(), cgroup, group)?;
+    FaultPoint::KernelFilesystemsMounted.reached();
     kernel_fs::mask(root.as_fd())?;
+    FaultPoint::Masked.reached();
     let terminal = sandbox.process.terminal;
     let terminal = terminal.map(|size| terminal::open(root.as_fd(), size)).transpose()?;
     kernel_fs::change_root(root.as_fd())?;
+    FaultPoint::RootChanged.reached();
     drop(root);
     let (stdio, master) = match terminal {
         None => (stdio, None),
         Some(Terminal { master, peer }) => (thrice(peer)?, Some(master)),
     };
     let program = Program::prepare(&sandbox.process, surroundings.ids, stdio)?;
+    FaultPoint::ProgramPrepared.reached();
     Ok(Some((program, master)))
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Process, StartError};
 use moat_core::spec::{Capability, GuestPath, Rlimit};
 use nix::errno::Errno;
@@ -102,6 +103,7 @@ impl Program {
             prctl::set_no_new_privs().step(|| "set no_new_privs")?;
             self.filter.install()?;
         }
+        FaultPoint::WorkloadRestricted.reached();
         if dies_with_parent {
             // Last, since a change of user takes it back.
             prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;

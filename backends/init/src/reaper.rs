@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::StartError;
 use moat_core::spec::Signal;
 use nix::errno::Errno;
@@ -33,6 +34,7 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
     let signals = SignalFd::with_flags(&SigSet::all(), flags).step(step)?;
     let child = start(program)?;
     control.started().step(step)?;
+    FaultPoint::SaidStarted.reached();
     // Whoever reads what the workload writes must see the end when the workload closes it.
     descriptor::forget_stdio().step(step)?;
     loop {
@@ -48,6 +50,7 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
         if signalled {
             pass_on(&signals, child);
             if let Some(status) = reap(child) {
+                FaultPoint::WorkloadReaped.reached();
                 // An owner that is gone does not ask.
                 let _ = control.exited(status);
                 return Ok(0);
@@ -70,6 +73,7 @@ fn start(program: Program) -> Result<Pid, StartError> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).step(step)?;
     let options = clone::Options { namespaces: Namespaces::NONE, cgroup: None };
     let child = clone::spawn(options, || {
+        FaultPoint::WorkloadMade.reached();
         let error = program.execute(false);
         if let Ok(bytes) = postcard::to_stdvec(&error) {
             // The reader is the parent, which waits for it.

@@ -19,6 +19,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Lower, Mount, MountKind, Rootfs, Sandbox, StartError};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -77,15 +78,19 @@ impl Builder<'_> {
         let staging = self.stage(sandbox.root.upper.get())?;
         // Relative names, so that no character of the staging path means something to overlay.
         nix::unistd::fchdir(&staging).step(|| "enter the staging directory")?;
+        FaultPoint::Staged.reached();
         let root = self.overlays(&sandbox.root, sandbox.hostname.as_str(), staging.as_fd())?;
         let root = root.as_fd();
         for place in ["/proc", "/sys", "/dev"] {
             self.plain_directory(root, place)?;
         }
+        FaultPoint::OverlaysMounted.reached();
         device::populate(self, root, sandbox.process.terminal.is_some())?;
+        FaultPoint::DevicesMade.reached();
         for mount in &sandbox.mounts {
             self.mount(root, mount)?;
         }
+        FaultPoint::VolumesMounted.reached();
         let work = sandbox.process.working_dir.as_str();
         inside::make_directory(root, work, self.owner)
             .step(|| format!("make working directory {work}"))?;
