@@ -4,6 +4,7 @@ use std::fs::File;
 
 use moat_container::Container;
 use moat_core::diagnose::{Check, Code, Fault, Missing, missing};
+use moat_core::fault_point::FaultPoint;
 use moat_core::policy::Facts;
 use moat_core::spec::Isolation;
 use moat_core::workload::Backend;
@@ -79,22 +80,23 @@ impl Host {
         kernel::Store::in_data_dir(&self.dirs.data)
     }
 
-    /// Clears what a moat that was killed has left behind, and says so.
+    /// Clears what a moat that was killed has left behind, and says so. Whatever one of them is
+    /// about, the others are cleared.
     pub(crate) fn sweep(&self, output: Output) -> Result<(), Fault> {
-        let Some(orphans) = self.store.orphans()? else { return Ok(()) };
-        for orphan in &orphans.found {
-            match self.clear(orphan) {
+        for orphan in self.store.orphans()? {
+            let found = &orphan.found;
+            match self.clear(found) {
+                // There was nothing but a directory.
+                Ok(()) if !orphan.begun => {}
                 Ok(()) => {
                     let name =
-                        orphan.header.as_ref().map_or("an instance", |header| header.name.as_str());
+                        found.header.as_ref().map_or("an instance", |header| header.name.as_str());
                     output.warn(&format!(
                         "cleaned up after {name} ({}), whose moat was killed",
-                        orphan.dir.file_name().unwrap_or_default().to_string_lossy()
+                        found.dir.file_name().unwrap_or_default().to_string_lossy()
                     ));
                 }
-                Err(fault) => {
-                    output.error(&fault);
-                }
+                Err(fault) => output.error(&fault),
             }
         }
         Ok(())
@@ -110,7 +112,10 @@ impl Host {
                 left.destroy().map_err(|fault| self.unclear(orphan, fault))?;
             }
         }
-        Ok(state::forget(&orphan.dir)?)
+        FaultPoint::OrphanCleared.reached();
+        state::forget(&orphan.dir)?;
+        FaultPoint::OrphanForgotten.reached();
+        Ok(())
     }
 
     fn unclear(&self, orphan: &Found, fault: Fault) -> Fault {

@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod dirs;
 pub mod idmap;
+mod lock;
 pub mod machine;
 mod mountinfo;
 pub mod probe;

@@ -4,19 +4,24 @@
 //! [`Mark`] on every further one. Lines are appended by one write(2) each, so that a reader sees
 //! whole lines and perhaps a cut last one, which it passes over: what was not written whole did
 //! not happen.
+//!
+//! The monitor holds the journal's lock as long as it lives. Who gets that lock may clear what is
+//! left of the instance, and holds it meanwhile. The journal is the first file that is made in the
+//! directory, and the last one that is removed: without one, nothing is owned.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::lifecycle::{Journal, Mark};
 use moat_core::policy::Decision;
 use moat_core::spec::{Bytes, Name};
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::lock;
 use crate::process::ProcessId;
 
 const JOURNAL: &str = "instance.jsonl";
@@ -50,6 +55,8 @@ pub struct Found {
     pub header: Option<Header>,
     /// The last phase that was written down.
     pub mark: Option<Mark>,
+    /// Whether its monitor lives, or another moat is clearing up after it.
+    pub owned: bool,
 }
 
 /// Why state can't be read or written.
@@ -101,10 +108,15 @@ impl Store {
     /// When they can't be made; nothing is left of them.
     pub fn begin(&self, header: &Header) -> Result<FileJournal, StateError> {
         let dir = self.instances.join(&header.id);
-        DirBuilder::new().mode(0o700).create(&dir).map_err(failed(&dir, "made"))?;
-        FileJournal::begin(&dir, header).inspect_err(|_| {
+        make(&dir)?;
+        let begun = FileJournal::claim(&dir).and_then(|mut journal| {
+            journal.append(header)?;
+            FaultPoint::HeaderWritten.reached();
+            Ok(journal)
+        });
+        begun.inspect_err(|_| {
             // Best effort: a directory without a whole header is swept by the next moat.
-            let _ = fs::remove_dir_all(&dir);
+            let _ = forget(&dir);
         })
     }
 
@@ -118,7 +130,7 @@ impl Store {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed(&self.instances, "read"))?;
-            found.push(read(entry.path()));
+            found.push(Found::look(entry.path()));
         }
         Ok(found)
     }
@@ -128,75 +140,138 @@ impl Store {
     /// # Errors
     /// As [`list`](Self::list).
     pub fn committed_memory(&self) -> Result<Bytes, StateError> {
-        let living = self.list()?.into_iter().filter_map(|found| found.header);
+        let living = self.list()?.into_iter().filter(|found| found.owned);
         let sum = living
-            .filter(|header| header.monitor.is_alive())
+            .filter_map(|found| found.header)
             .fold(0u64, |sum, header| sum.saturating_add(header.memory.get()));
         Ok(Bytes::new(sum))
     }
 
-    /// The instances whose monitor is gone, held so that no other moat sweeps them at the same
-    /// time. `None` when another moat is at it.
+    /// The instances whose monitor is gone, one after the other, each locked against other moats
+    /// from the moment that it is given. One that another moat is clearing up is not among them.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
-    pub fn orphans(&self) -> Result<Option<Orphans>, StateError> {
-        let all = self.list()?;
-        // A directory without a header may belong to a moat that is about to write it.
-        let orphaned = |found: &Found| match &found.header {
-            Some(header) => !header.monitor.is_alive(),
-            None => is_stale(&found.dir),
-        };
-        let orphans: Vec<_> = all.into_iter().filter(orphaned).collect();
-        if orphans.is_empty() {
-            return Ok(Some(Orphans { found: orphans, _lock: None }));
-        }
-        let file = File::open(&self.instances).map_err(failed(&self.instances, "opened"))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                // What another moat has swept since is no orphan any more.
-                let found = orphans.into_iter().filter(|found| found.dir.exists()).collect();
-                Ok(Some(Orphans { found, _lock: Some(lock) }))
-            }
-            Err(_) => Ok(None),
-        }
+    /// When the directory can't be read.
+    pub fn orphans(&self) -> Result<impl Iterator<Item = Orphan>, StateError> {
+        let entries = fs::read_dir(&self.instances).map_err(failed(&self.instances, "read"))?;
+        // One that can't be looked at now is found by a later moat.
+        Ok(entries.filter_map(|entry| Orphan::claim(entry.ok()?.path()).ok()?))
     }
 }
 
-/// Instances without a monitor, locked against other moats.
+/// What is left of an instance whose monitor is gone.
 #[derive(Debug)]
-pub struct Orphans {
+pub struct Orphan {
     /// What was found.
-    pub found: Vec<Found>,
-    _lock: Option<Flock<File>>,
+    pub found: Found,
+    /// Whether there may be more than a directory: its moat was killed after it had begun.
+    pub begun: bool,
+    _journal: Option<File>,
 }
 
-/// A header is written within microseconds of its directory; a second is ample.
-fn is_stale(dir: &Path) -> bool {
-    let age = fs::metadata(dir).and_then(|found| found.modified()).map(|time| time.elapsed());
-    matches!(age, Ok(Ok(age)) if age.as_secs() >= 1)
+impl Orphan {
+    /// Takes hold of what is in `dir`; `None` when it is owned, or gone.
+    fn claim(dir: PathBuf) -> io::Result<Option<Self>> {
+        let path = dir.join(JOURNAL);
+        let journal = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(journal) => journal,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::bare(dir),
+            Err(error) => return Err(error),
+        };
+        // What another moat has swept since is no orphan any more.
+        if !lock::try_take(&journal)? || journal.metadata()?.nlink() == 0 {
+            return Ok(None);
+        }
+        FaultPoint::OrphanLocked.reached();
+        let found = Found::read(dir, &journal, false);
+        let begun = found.header.is_some() || fs::read_dir(&found.dir)?.count() > 1;
+        Ok(Some(Self { found, begun, _journal: Some(journal) }))
+    }
+
+    /// Without journal its monitor has not begun, or has ended, or its record was damaged.
+    fn bare(dir: PathBuf) -> io::Result<Option<Self>> {
+        // A monitor that was about to begin makes its directory again.
+        match fs::remove_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(None),
+        }
+        if fs::exists(dir.join(JOURNAL))? {
+            return Ok(None);
+        }
+        let found = Found { dir, header: None, mark: None, owned: false };
+        Ok(Some(Self { found, begun: true, _journal: None }))
+    }
 }
 
-/// Removes an instance's directory.
+/// Makes an instance's directory, for this user alone.
+fn make(dir: &Path) -> Result<(), StateError> {
+    DirBuilder::new().mode(0o700).create(dir).map_err(failed(dir, "made"))?;
+    FaultPoint::DirectoryMade.reached();
+    Ok(())
+}
+
+/// Removes an instance's directory, its journal last: until then whoever holds its lock owns what
+/// is in there.
 ///
 /// # Errors
-/// When it can't be removed.
+/// When something can't be removed.
 pub fn forget(dir: &Path) -> Result<(), StateError> {
-    fs::remove_dir_all(dir).map_err(failed(dir, "removed"))
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed(dir, "read"))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed(dir, "read"))?;
+        let path = entry.path();
+        if entry.file_name() == JOURNAL {
+            continue;
+        }
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        gone(removed).map_err(failed(&path, "removed"))?;
+    }
+    FaultPoint::RecordsRemoved.reached();
+    let journal = dir.join(JOURNAL);
+    gone(fs::remove_file(&journal)).map_err(failed(&journal, "removed"))?;
+    FaultPoint::JournalRemoved.reached();
+    gone(fs::remove_dir(dir)).map_err(failed(dir, "removed"))?;
+    FaultPoint::DirectoryRemoved.reached();
+    Ok(())
 }
 
-fn read(dir: PathBuf) -> Found {
-    let mut text = String::new();
-    let journal = File::open(dir.join(JOURNAL));
-    // A journal that can't be read says as much as one that is not there.
-    let _ = journal.map(|file| file.take(JOURNAL_LIMIT).read_to_string(&mut text));
-    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    let header = lines.next().and_then(|line| serde_json::from_str(line).ok());
-    let mark = lines.filter_map(|line| serde_json::from_str(line).ok()).next_back();
-    Found { dir, header, mark }
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
-/// The journal of one instance.
+impl Found {
+    /// What is in `dir`. A journal that can't be read says as much as one that is not there.
+    fn look(dir: PathBuf) -> Self {
+        match File::open(dir.join(JOURNAL)) {
+            Ok(journal) => {
+                let owned = lock::is_taken(&journal).unwrap_or(false);
+                Self::read(dir, &journal, owned)
+            }
+            Err(_) => Self { dir, header: None, mark: None, owned: false },
+        }
+    }
+
+    fn read(dir: PathBuf, journal: &File, owned: bool) -> Self {
+        let mut text = String::new();
+        let _ = journal.take(JOURNAL_LIMIT).read_to_string(&mut text);
+        let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let header = lines.next().and_then(|line| serde_json::from_str(line).ok());
+        let mark = lines.filter_map(|line| serde_json::from_str(line).ok()).next_back();
+        Self { dir, header, mark, owned }
+    }
+}
+
+/// The journal of one instance, locked.
 #[derive(Debug)]
 pub struct FileJournal {
     dir: PathBuf,
@@ -204,13 +279,25 @@ pub struct FileJournal {
 }
 
 impl FileJournal {
-    fn begin(dir: &Path, header: &Header) -> Result<Self, StateError> {
+    /// Makes the journal of a new directory its own. Another moat may have taken either for
+    /// another's remains before they were locked: then they are made again.
+    fn claim(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(JOURNAL);
-        let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        let file = file.map_err(failed(&path, "made"))?;
-        let mut journal = Self { dir: dir.to_owned(), file };
-        journal.append(header)?;
-        Ok(journal)
+        loop {
+            let file = match OpenOptions::new().append(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make(dir)?;
+                    continue;
+                }
+                file => file.map_err(failed(&path, "made"))?,
+            };
+            FaultPoint::JournalMade.reached();
+            lock::take(&file).map_err(failed(&path, "locked"))?;
+            FaultPoint::JournalLocked.reached();
+            if file.metadata().map_err(failed(&path, "read"))?.nlink() > 0 {
+                return Ok(Self { dir: dir.to_owned(), file });
+            }
+        }
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<(), StateError> {
@@ -228,7 +315,9 @@ impl Journal for FileJournal {
     }
 
     fn record(&mut self, mark: Mark) -> Result<(), Fault> {
-        Ok(self.append(&mark)?)
+        self.append(&mark)?;
+        FaultPoint::marked(mark.phase).reached();
+        Ok(())
     }
 
     fn forget(self) -> Result<(), Fault> {
@@ -259,14 +348,23 @@ mod tests {
         }
     }
 
-    fn gone() -> ProcessId {
-        ProcessId { pid: std::process::id(), start_time: 1 }
+    fn store() -> (tempfile::TempDir, Store) {
+        let runtime = tempfile::tempdir().unwrap();
+        let store = Store::open(runtime.path()).unwrap();
+        (runtime, store)
+    }
+
+    fn begin(store: &Store, id: &str) -> FileJournal {
+        store.begin(&header(id, ProcessId::own().unwrap())).unwrap()
+    }
+
+    fn orphans(store: &Store) -> Vec<Orphan> {
+        store.orphans().unwrap().collect()
     }
 
     #[test]
     fn a_journal_is_read_back_and_a_cut_line_is_passed_over() {
-        let runtime = tempfile::tempdir().unwrap();
-        let store = Store::open(runtime.path()).unwrap();
+        let (_runtime, store) = store();
         let header = header("0123456789ab", ProcessId::own().unwrap());
         let mut journal = store.begin(&header).unwrap();
         let mark = Mark { phase: Phase::Running, pid: Some(7), exit: None };
@@ -281,22 +379,83 @@ mod tests {
 
     #[test]
     fn only_what_lost_its_monitor_is_an_orphan() {
-        let runtime = tempfile::tempdir().unwrap();
-        let store = Store::open(runtime.path()).unwrap();
-        store.begin(&header("aaaaaaaaaaaa", ProcessId::own().unwrap())).unwrap();
-        store.begin(&header("bbbbbbbbbbbb", gone())).unwrap();
-
-        let orphans = store.orphans().unwrap().unwrap();
-        let dirs: Vec<_> = orphans.found.iter().map(|found| found.dir.clone()).collect();
-        assert_eq!(dirs, [store.instances.join("bbbbbbbbbbbb")]);
-        assert!(store.orphans().unwrap().is_none(), "a second sweeper must stand back");
+        let (_runtime, store) = store();
+        let living = begin(&store, "aaaaaaaaaaaa");
+        drop(begin(&store, "bbbbbbbbbbbb"));
         assert_eq!(store.committed_memory().unwrap(), Bytes::mib(512), "orphans hold no memory");
+
+        let held = orphans(&store);
+        let dirs: Vec<_> = held.iter().map(|orphan| orphan.found.dir.clone()).collect();
+        assert_eq!(dirs, [store.instances.join("bbbbbbbbbbbb")]);
+        assert!(held[0].begun);
+        assert!(orphans(&store).is_empty(), "a second sweeper must stand back");
+        drop(held);
+        assert_eq!(orphans(&store).len(), 1, "one that is killed leaves it to the next");
+        drop(living);
+        assert_eq!(orphans(&store).len(), 2);
+    }
+
+    #[test]
+    fn a_pid_says_nothing_of_who_lives() {
+        let (_runtime, store) = store();
+        // As seen by a moat in another pid namespace, where this pid is another's or nobody's.
+        let monitor = ProcessId { pid: std::process::id(), start_time: 1 };
+        let _living = store.begin(&header("aaaaaaaaaaaa", monitor)).unwrap();
+        assert!(orphans(&store).is_empty());
+        assert!(store.list().unwrap()[0].owned);
+    }
+
+    #[test]
+    fn what_is_half_forgotten_is_found_again() {
+        let (_runtime, store) = store();
+        for id in ["aaaaaaaaaaaa", "bbbbbbbbbbbb"] {
+            let journal = begin(&store, id);
+            fs::write(journal.dir().join("container.json"), "{}").unwrap();
+        }
+        // Never by moat itself, which removes the journal last.
+        fs::remove_file(store.instances.join("aaaaaaaaaaaa").join(JOURNAL)).unwrap();
+        fs::create_dir(store.instances.join("cccccccccccc")).unwrap();
+        let found = orphans(&store);
+        assert_eq!(found.len(), 2, "an empty directory is just removed");
+        for orphan in found {
+            assert!(orphan.begun);
+            forget(&orphan.found.dir).unwrap();
+        }
+        assert_eq!(store.list().unwrap(), []);
+    }
+
+    /// One thread begins instances, the other takes everything that it can get hold of for an
+    /// orphan: each that was begun must stay.
+    #[test]
+    fn a_sweeper_never_takes_what_is_just_being_begun() {
+        let (_runtime, store) = store();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let taken = std::thread::scope(|scope| {
+            let sweeper = scope.spawn(|| {
+                let mut taken = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for orphan in store.orphans().unwrap() {
+                        assert!(!orphan.begun, "{orphan:?}");
+                        forget(&orphan.found.dir).unwrap();
+                        taken += 1;
+                    }
+                }
+                taken
+            });
+            for number in 0..500 {
+                let journal = begin(&store, &format!("{number:012x}"));
+                assert!(Found::look(journal.dir().to_owned()).header.is_some());
+                Journal::forget(journal).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            sweeper.join().unwrap()
+        });
+        println!("{taken} were taken before they were locked, and made again");
     }
 
     #[test]
     fn a_truncated_or_binary_journal_is_found_without_header() {
-        let runtime = tempfile::tempdir().unwrap();
-        let store = Store::open(runtime.path()).unwrap();
+        let (_runtime, store) = store();
         for (id, text) in [("a", &b"{\"id\":"[..]), ("b", b"\xff\xfe\0\n"), ("c", b"")] {
             let dir = store.instances.join(id);
             fs::create_dir(&dir).unwrap();
