@@ -33,8 +33,8 @@ fault_points! {
     ProbeGroupMade,
     /// The process that holds a user namespace to try id maps with is made.
     TrialMade,
-    /// A probe's answer is written, but not under its name yet.
-    ProbeWritten,
+    /// The file for a probe's answer is made, and empty.
+    ProbeBegun,
 
     // The instance's directory.
     /// It is made.

@@ -8,7 +8,9 @@ use moat_core::sandbox::StartError;
 use moat_init::sys::clone::{self, Child, Namespaces};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::pipe2;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal::SIGKILL;
+use nix::unistd::{getpid, getppid, pipe2};
 
 /// Does `work` in the mount namespace of `container`.
 ///
@@ -24,7 +26,12 @@ pub(crate) fn in_mounts_of(
     };
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let options = clone::Options { namespaces: Namespaces::NONE, cgroup: None };
+    let moat = getpid();
     let helper = clone::spawn(options, || {
+        // Whatever it waits for, it ends with moat, which may be gone already.
+        if set_pdeathsig(SIGKILL).is_err() || getppid() != moat {
+            return 1;
+        }
         let done = setns(container, CloneFlags::CLONE_NEWNS).map_err(failed).and_then(|()| work());
         let said = match done {
             Ok(()) => return 0,

@@ -12,8 +12,10 @@ use moat_init::inside::Owner;
 use moat_init::sys::clone::{self, Child, Namespaces};
 use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal::SIGKILL;
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, getpid, getppid, pause};
 use serde::{Deserialize, Serialize};
 
 /// How ids are mapped.
@@ -147,12 +149,13 @@ impl Trial {
     /// The kernel's.
     pub(crate) fn new(map: &Map) -> nix::Result<Self> {
         let options = clone::Options { namespaces: Namespaces::USER, cgroup: None };
+        let moat = getpid();
         let holder = clone::spawn(options, || {
-            // Ended by SIGKILL, or with moat.
-            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-            loop {
-                nix::unistd::pause();
+            // Ended by SIGKILL, or with moat, which may be gone already.
+            while set_pdeathsig(SIGKILL).is_ok() && getppid() == moat {
+                pause();
             }
+            1
         })?;
         let number =
             |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);

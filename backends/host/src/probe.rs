@@ -1,7 +1,8 @@
 //! What was found out about this machine, kept until something changes that could change the
 //! answer: a probe that runs a tiny guest is no part of a container's start.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -45,18 +46,16 @@ impl ProbeCache {
         }
         let kept = Kept { key, missing: probe() };
         // An answer that can't be kept is found out again the next time.
-        let _ = self.keep(&path, &kept);
+        let _ = Self::keep(&path, &kept);
         kept.missing
     }
 
-    fn keep(&self, path: &Path, kept: &Kept) -> std::io::Result<()> {
-        let new = self.dir.join(format!(".probe-{}", std::process::id()));
-        let written = fs::write(&new, serde_json::to_vec(kept)?);
-        FaultPoint::ProbeWritten.reached();
-        written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
-            // A full disk is not filled further.
-            let _ = fs::remove_file(&new);
-        })
+    /// In place, so that no other file can be left behind. One that is cut short, or that two moats
+    /// have written at once, is no JSON: then the answer is found out again.
+    fn keep(path: &Path, kept: &Kept) -> std::io::Result<()> {
+        let mut file = File::create(path)?;
+        FaultPoint::ProbeBegun.reached();
+        file.write_all(&serde_json::to_vec(kept)?)
     }
 }
 
