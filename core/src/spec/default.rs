@@ -43,6 +43,9 @@ pub const SWAP: RangeInclusive<Bytes> = Bytes::new(0)..=*MEMORY.end();
 /// `container.io_weight`, as `io.weight` of cgroup v2.
 pub const IO_WEIGHT: RangeInclusive<u16> = 1..=10_000;
 
+/// `read_bps` and `write_bps`.
+pub const IO_BPS: RangeInclusive<Bytes> = Bytes::new(1)..=*MEMORY.end();
+
 /// `read_iops` and `write_iops`, of which the kernel keeps 32 bits.
 pub const IOPS: RangeInclusive<u64> = 1..=0xffff_ffff;
 

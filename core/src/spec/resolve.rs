@@ -10,11 +10,12 @@ use super::default::{
 };
 use super::nearest::nearest;
 use super::value::Quoted;
-use super::written::{SecurityTable, VmTable, Workload};
+use super::written::{ContainerTable, SecurityTable, VmTable, Workload};
 use super::{
     Capability, CapabilitySet, ContainerOptions, Cpus, GuestPath, Hostname, InertKey, Isolation,
-    IsolationRequest, Level, Name, NetworkMode, Place, Problem, Problems, Propagation, Resolved,
-    Resources, Root, Seccomp, Security, Trust, User, VmOptions, Volume, VolumeSource, env_file,
+    IsolationRequest, Landlock, Level, Name, NetworkMode, Place, Problem, Problems, Propagation,
+    Resolved, Resources, Root, Seccomp, Security, Trust, User, VmOptions, Volume, VolumeSource,
+    WrittenSeccomp, env_file,
 };
 
 /// The workloads of a spec as written, all of them checked.
@@ -118,7 +119,7 @@ impl Resolver<'_> {
             env: self.environment(written),
             volumes: self.volumes(written),
             tmpfs: written.tmpfs.iter().flatten().map(|tmpfs| tmpfs.value.clone()).collect(),
-            shm_size: DEFAULT_SHM_SIZE,
+            shm_size: written.shm_size.unwrap_or(DEFAULT_SHM_SIZE),
             read_only: written.read_only.unwrap_or(false),
             init: written.init.unwrap_or(true),
             tty: written.tty,
@@ -132,11 +133,11 @@ impl Resolver<'_> {
             },
             resources,
             network: NetworkMode::None,
-            security: security(&written.security),
+            security: self.security(&written.security),
             rlimits: written.rlimits.clone(),
             vm: vm(&written.vm, resources.cpus),
-            container: ContainerOptions::default(),
-            inert: inert(&written.vm),
+            container: container(&written.container),
+            inert: inert(&written.vm, &written.container),
             name: name.clone(),
         };
         if self.problems.is_empty() {
@@ -169,6 +170,27 @@ impl Resolver<'_> {
             }
         }
         volumes
+    }
+
+    fn security(&mut self, written: &SecurityTable) -> Security {
+        let landlock = written.landlock.as_ref().map(|table| Landlock {
+            read: table.read.clone().unwrap_or_default(),
+            write: table.write.clone().unwrap_or_default(),
+        });
+        let seccomp = written.seccomp.as_ref().and_then(|at| match &at.value {
+            WrittenSeccomp::Default => None,
+            WrittenSeccomp::File(path) => Some((at, path)),
+        });
+        let seccomp = seccomp.map_or(Seccomp::Default, |(at, path)| {
+            match path.resolve(self.context.base_dir, self.context.home) {
+                Ok(path) => Seccomp::File(path),
+                Err(error) => {
+                    self.wrong(&at.key, at.place, Problem::value(self.file, &error));
+                    Seccomp::Default
+                }
+            }
+        });
+        Security { seccomp, landlock, ..security(written) }
     }
 
     /// moat's defaults, then each `env_file`, then `env`.
@@ -316,9 +338,30 @@ fn vm(written: &VmTable, cpus: Cpus) -> VmOptions {
     VmOptions { vcpus: written.vcpus.unwrap_or_else(by_cpus), kernel: kernel.map(str::to_owned) }
 }
 
+fn container(written: &ContainerTable) -> ContainerOptions {
+    ContainerOptions {
+        cpuset: written.cpuset.clone(),
+        swap: written.swap.unwrap_or_default(),
+        io_weight: written.io_weight,
+        io_max: written.io_max.clone().unwrap_or_default(),
+        apparmor: written.apparmor.clone(),
+        selinux: written.selinux.clone(),
+    }
+}
+
 /// Keys that mean nothing on one isolation.
-fn inert(vm: &VmTable) -> Vec<InertKey> {
-    let given = [("vm.vcpus", vm.vcpus.is_some()), ("vm.kernel", vm.kernel.is_some())];
-    let given = given.into_iter().filter(|(_, given)| *given);
-    given.map(|(key, _)| InertKey { key: key.to_owned(), on: Isolation::Container }).collect()
+fn inert(vm: &VmTable, container: &ContainerTable) -> Vec<InertKey> {
+    let (in_container, in_vm) = (Isolation::Container, Isolation::Vm);
+    let given = [
+        ("vm.vcpus", in_container, vm.vcpus.is_some()),
+        ("vm.kernel", in_container, vm.kernel.is_some()),
+        ("container.cpuset", in_vm, container.cpuset.is_some()),
+        ("container.swap", in_vm, container.swap.is_some()),
+        ("container.io_weight", in_vm, container.io_weight.is_some()),
+        ("container.io_max", in_vm, container.io_max.is_some()),
+        ("container.apparmor", in_vm, container.apparmor.is_some()),
+        ("container.selinux", in_vm, container.selinux.is_some()),
+    ];
+    let given = given.into_iter().filter(|(_, _, given)| *given);
+    given.map(|(key, on, _)| InertKey { key: key.to_owned(), on }).collect()
 }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::written::{At, Document};
 use super::{
-    Bytes, CPUS, CapabilitySet, Cpus, GuestPath, HostPath, Hostname, Image, KernelName, Name,
-    Network, Port, Resource, Restart, Signal, Tmpfs, Unit, User, WrittenVolume,
+    Bytes, CPUS, CapabilitySet, CpuSet, Cpus, GuestPath, HostPath, Hostname, Image, KernelName,
+    Name, Network, Port, Resource, Restart, Signal, Tmpfs, Unit, User, WrittenSeccomp,
+    WrittenVolume,
 };
 
 /// The JSON Schema (draft 2020-12) of a spec.
@@ -115,7 +116,10 @@ text_schema! {
     User, "User", r"^[^:]+(:[^:]+)?$", ["1000:1000", "www-data"];
     Signal, "Signal", r"^[A-Za-z0-9+-]+$", ["SIGTERM", "SIGINT"];
     CapabilitySet, "Capability", r"^[A-Za-z_]+$", ["NET_ADMIN", "ALL"];
-    WrittenVolume, "Volume", r"^[^:]+:/[^:]+(:(ro|rw))?$", ["./src:/app/src:ro"];
+    WrittenVolume, "Volume", r"^[^:]+:/[^:]+(:(ro|rw|rprivate|rslave)(,(ro|rw|rprivate|rslave))?)?$",
+        ["./src:/app/src:ro", "cache:/var/cache", "/media:/media:ro,rslave"];
+    WrittenSeccomp, "Seccomp", r"^(default|.*/.*|.*\.json)$", ["default", "./seccomp.json"];
+    CpuSet, "CpuSet", r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", ["0-3,8"];
     Tmpfs, "Tmpfs", r"^/[^:]+(:[0-9.]+[A-Za-z]+)?$", ["/tmp:64MiB", "/run"];
     Image, "Image", r"^[^ ]+$", ["host", "ghcr.io/acme/api:1.4"];
     Port, "Port", r"^[^/]+:[0-9]+(/(tcp|udp))?$", ["8080:8080", "127.0.0.1:8080:80/udp"];
@@ -212,6 +216,8 @@ mod tests {
                 "Signal" => check::<Signal>(examples),
                 "Capability" => check::<CapabilitySet>(examples),
                 "Volume" => check::<WrittenVolume>(examples),
+                "Seccomp" => check::<WrittenSeccomp>(examples),
+                "CpuSet" => check::<CpuSet>(examples),
                 "Tmpfs" => check::<Tmpfs>(examples),
                 "Image" => check::<Image>(examples),
                 "Port" => check::<Port>(examples),

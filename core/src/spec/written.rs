@@ -2,15 +2,16 @@
 //! descriptions of the JSON Schema.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 
 use super::schema::DurationText;
 use super::{
-    Bytes, CapabilitySet, Condition, Cpus, GuestPath, HostPath, Hostname, Image, Isolation,
-    KernelName, Level, Name, Network, Objective, Place, Port, Restart, Rlimit, Signal, Tmpfs,
-    Trust, User, WrittenVolume,
+    Bytes, CapabilitySet, Condition, CpuSet, Cpus, GuestPath, HostPath, Hostname, Image, IoMax,
+    Isolation, KernelName, Level, Name, Network, Objective, Place, Port, Restart, Rlimit, Signal,
+    Tmpfs, Trust, User, WrittenSeccomp, WrittenVolume,
 };
 
 /// A value and where it stands.
@@ -65,11 +66,14 @@ pub struct Workload {
     /// Not supported yet: ports of the host that lead into it, "8080:80" or
     /// "127.0.0.1:8080:80/udp".
     pub ports: Option<Vec<Port>>,
-    /// Files and directories of the host that it sees: "SOURCE:TARGET" or "SOURCE:TARGET:ro". A
-    /// source without a slash is a named volume, which is not supported yet.
+    /// Files and directories that it sees: "SOURCE:TARGET" or "SOURCE:TARGET:OPTIONS", options
+    /// being ro or rw, rprivate or rslave, with commas between. A source without a slash is a
+    /// volume that moat keeps by name.
     pub volumes: Option<Vec<At<WrittenVolume>>>,
     /// Memory filesystems: "/tmp" or "/tmp:64MiB". Default size: half of resources.memory.
     pub tmpfs: Option<Vec<At<Tmpfs>>>,
+    /// How much /dev/shm holds, at least "4KiB". Default: "64MiB".
+    pub shm_size: Option<Bytes>,
     /// Whether its root can't be written. Default: false.
     pub read_only: Option<bool>,
     /// Whether moat's reaper is PID 1 and the command its child. Default: true.
@@ -109,7 +113,7 @@ pub struct Workload {
     /// What only a micro-VM has; means nothing in a container.
     #[schemars(with = "Option<VmTable>")]
     pub vm: VmTable,
-    /// What only a container has; means nothing in a micro-VM. There is no such key yet.
+    /// What only a container has; means nothing in a micro-VM.
     #[schemars(with = "Option<ContainerTable>")]
     pub container: ContainerTable,
 }
@@ -190,9 +194,21 @@ pub struct SecurityTable {
     pub cap_drop: Option<Vec<CapabilitySet>>,
     /// Whether a setuid file gains nothing. Default: true.
     pub no_new_privileges: Option<bool>,
-    /// The filter of system calls: "default". A file of one's own is not supported yet.
-    #[schemars(extend("examples" = ["default"]))]
-    pub seccomp: Option<String>,
+    /// The filter of system calls: "default", or a file in the OCI's JSON format, relative to this
+    /// file.
+    pub seccomp: Option<At<WrittenSeccomp>>,
+    /// What files it may use at most, whatever their modes say. Default: all that it sees.
+    pub landlock: Option<LandlockTable>,
+}
+
+/// What files a workload may use at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct LandlockTable {
+    /// It may read and execute what is at or below these, besides those of write.
+    pub read: Option<Vec<GuestPath>>,
+    /// It may write, make and remove only what is at or below these.
+    pub write: Option<Vec<GuestPath>>,
 }
 
 /// What only a micro-VM has.
@@ -209,4 +225,20 @@ pub struct VmTable {
 /// What only a container has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct ContainerTable {}
+pub struct ContainerTable {
+    /// The host's processors that it runs on, such as "0-3,8". Default: all.
+    pub cpuset: Option<CpuSet>,
+    /// Swap space beside resources.memory. Default: "0B", none.
+    pub swap: Option<Bytes>,
+    /// Its share of a busy block device. The kernel's default is 100.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub io_weight: Option<u16>,
+    /// How fast it may use the host's block devices: for each, by its path, at least one of
+    /// read_bps, write_bps, read_iops, write_iops.
+    #[schemars(with = "Option<BTreeMap<String, IoMax>>")]
+    pub io_max: Option<BTreeMap<PathBuf, IoMax>>,
+    /// The AppArmor profile it runs under, which the host must have loaded.
+    pub apparmor: Option<String>,
+    /// The SELinux label it runs under.
+    pub selinux: Option<String>,
+}

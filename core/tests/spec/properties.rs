@@ -1,14 +1,15 @@
 //! What holds for any input.
 
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use moat_core::spec::{
-    Bytes, Capability, CapabilitySet, Condition, Context, Cpus, GuestPath, HostPath, Hostname, Id,
-    Image, KernelName, LONGEST_DURATION, Name, Network, Port, Restart, Signal, Tmpfs, User,
-    WrittenVolume, format_duration, parse, parse_duration,
+    Bytes, Capability, CapabilitySet, Condition, Context, CpuSet, Cpus, GuestPath, HostPath,
+    Hostname, Id, Image, KernelName, LONGEST_DURATION, Name, Network, Port, Propagation, Restart,
+    Signal, Tmpfs, User, WrittenSeccomp, WrittenVolume, format_duration, parse, parse_duration,
 };
 use proptest::prelude::*;
 
@@ -110,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn texts_read_back(text in "[A-Za-z0-9:/._~+@\\[\\]-]{0,24}") {
+    fn texts_read_back(text in "[A-Za-z0-9:,/._~+@\\[\\]-]{0,24}") {
         reads_back::<Bytes>(&text);
         reads_back::<Cpus>(&text);
         reads_back::<Name>(&text);
@@ -128,6 +129,8 @@ proptest! {
         reads_back::<Restart>(&text);
         reads_back::<Condition>(&text);
         reads_back::<Network>(&text);
+        reads_back::<CpuSet>(&text);
+        reads_back::<WrittenSeccomp>(&text);
     }
 
     #[test]
@@ -188,6 +191,50 @@ proptest! {
     }
 
     #[test]
+    fn options_of_a_volume_read_back(
+        options in proptest::collection::vec("ro|rw|rprivate|rslave|r[a-z]{1,3}", 0..4),
+    ) {
+        let written = format!("./a:/b:{}", options.join(","));
+        let known = |option: &String| ["ro", "rw", "rprivate", "rslave"].contains(&&**option);
+        let of = |pair: [&str; 2]| options.iter().filter(|option| pair.contains(&&***option)).count();
+        let right = options.iter().all(known)
+            && !options.is_empty()
+            && of(["ro", "rw"]) < 2
+            && of(["rprivate", "rslave"]) < 2;
+        match written.parse::<WrittenVolume>() {
+            Ok(volume) => {
+                prop_assert!(right, "{}", written);
+                prop_assert_eq!(volume.read_only, options.iter().any(|option| option == "ro"));
+                let slave = volume.propagation == Propagation::Slave;
+                prop_assert_eq!(slave, options.iter().any(|option| option == "rslave"));
+                prop_assert_eq!(volume.to_string().parse(), Ok(volume));
+            }
+            Err(_) => prop_assert!(!right, "{}", written),
+        }
+    }
+
+    /// A set holds exactly the processors of its parts, and is written in one way.
+    #[test]
+    fn sets_of_processors_hold_what_was_written(
+        parts in proptest::collection::vec((0u16..300, 0u16..20), 1..12),
+    ) {
+        let text = |(first, more): &(u16, u16)| match more {
+            0 => first.to_string(),
+            more => format!("{first}-{}", first + more),
+        };
+        let written = parts.iter().map(text).collect::<Vec<_>>().join(",");
+        let set: CpuSet = written.parse().expect("a set");
+        let meant: BTreeSet<u16> =
+            parts.iter().flat_map(|(first, more)| *first..=first + more).collect();
+        let held: Vec<u16> = set.runs().flatten().collect();
+        prop_assert_eq!(&held, &meant.iter().copied().collect::<Vec<_>>());
+        prop_assert_eq!(set.count(), meant.len());
+        let one_by_one = meant.iter().rev().map(u16::to_string).collect::<Vec<_>>().join(",");
+        prop_assert_eq!(one_by_one.parse::<CpuSet>(), Ok(set.clone()));
+        prop_assert_eq!(set.to_string().parse(), Ok(set));
+    }
+
+    #[test]
     fn every_guest_path_is_clean(text in "/[a-z./ ]{0,40}") {
         if let Ok(path) = text.parse::<GuestPath>() {
             let path = path.as_str();
@@ -216,6 +263,10 @@ proptest! {
     #[test]
     fn hostile_values_do_not_deserialize(text in "\\PC{0,20}") {
         let json = serde_json::to_string(&text).expect("serializes");
+        prop_assert_eq!(
+            serde_json::from_str::<CpuSet>(&json).is_ok(),
+            text.parse::<CpuSet>().is_ok()
+        );
         prop_assert_eq!(serde_json::from_str::<Name>(&json).is_ok(), text.parse::<Name>().is_ok());
         prop_assert_eq!(
             serde_json::from_str::<GuestPath>(&json).is_ok(),

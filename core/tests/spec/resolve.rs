@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moat_core::spec::{
-    Bytes, Capability, Context, Cpus, DEFAULT_CAPABILITIES, Isolation, Level, Resolved, Resource,
-    Rlimit, Root, Trust, User, parse,
+    Bytes, Capability, ContainerOptions, Context, Cpus, DEFAULT_CAPABILITIES, IoMax, Isolation,
+    Landlock, Level, Resolved, Resource, Rlimit, Root, Seccomp, Trust, User, VolumeSource, parse,
 };
 
 fn no_file(_: &Path) -> io::Result<String> {
@@ -55,6 +55,9 @@ fn defaults() {
     assert_eq!(workload.security.capabilities(), DEFAULT_CAPABILITIES);
     assert_eq!((workload.vm.vcpus, workload.vm.kernel), (1, None));
     assert!(workload.volumes.is_empty() && workload.tmpfs.is_empty());
+    assert_eq!(workload.shm_size, Bytes::mib(64));
+    assert_eq!((workload.security.seccomp, workload.security.landlock), (Seccomp::Default, None));
+    assert_eq!(workload.container, ContainerOptions::default());
     assert!(workload.rlimits.is_empty() && workload.inert.is_empty());
 }
 
@@ -82,7 +85,8 @@ trust = "untrusted"
 labels = { team = "payments" }
 env = { MODE = "dev", PATH = "/bin" }
 env_file = [".env", "~/.env"]
-volumes = ["./src:/app/src:ro", "~/.npmrc:/root/.npmrc"]
+volumes = ["./src:/app/src:ro", "~/.npmrc:/root/.npmrc", "cache:/var/cache", "/m:/m:rslave"]
+shm_size = "1GiB"
 tmpfs = ["/tmp:64MiB", "/run"]
 read_only = true
 init = false
@@ -104,7 +108,8 @@ mode = "none"
 cap_add = ["NET_ADMIN"]
 cap_drop = ["CAP_KILL"]
 no_new_privileges = false
-seccomp = "default"
+seccomp = "filters/web.json"
+landlock = { read = ["/usr/"], write = ["/tmp"] }
 [workload.api.rlimits]
 nofile = { soft = 1024, hard = "unlimited" }
 core = 0
@@ -114,6 +119,11 @@ rttime = "200ms"
 [workload.api.vm]
 kernel = "6.12"
 [workload.api.container]
+cpuset = "3,0-1"
+swap = "64MiB"
+io_weight = 50
+io_max = { "/dev/../dev/vda" = { read_bps = "10MiB", write_iops = 100 } }
+apparmor = "web"
 "#;
     let spec = parse(text, "api.toml").unwrap_or_else(|problems| panic!("{problems}"));
     let read = |path: &Path| match path.to_str() {
@@ -134,7 +144,17 @@ kernel = "6.12"
     let env: Vec<_> = workload.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(env, ["A=1", "B=2", "MODE=dev", "PATH=/bin"]);
     let volumes: Vec<_> = workload.volumes.iter().map(ToString::to_string).collect();
-    assert_eq!(volumes, ["/repo/src:/app/src:ro", "/home/me/.npmrc:/root/.npmrc"]);
+    assert_eq!(
+        volumes,
+        [
+            "/repo/src:/app/src:ro",
+            "/home/me/.npmrc:/root/.npmrc",
+            "cache:/var/cache",
+            "/m:/m:rslave"
+        ]
+    );
+    assert_eq!(workload.volumes[2].source, VolumeSource::Named("cache".parse().unwrap()));
+    assert_eq!(workload.shm_size, Bytes::gib(1));
     let tmpfs: Vec<_> = workload.tmpfs.iter().map(ToString::to_string).collect();
     assert_eq!(tmpfs, ["/tmp:64MiB", "/run"]);
     assert_eq!((workload.read_only, workload.init, workload.tty), (true, false, Some(false)));
@@ -148,6 +168,23 @@ kernel = "6.12"
     assert_eq!(workload.resources.cpus, Cpus::from_milli(1500));
     assert_eq!((workload.resources.memory, workload.resources.pids), (Bytes::gib(1), 64));
     assert!(!workload.security.no_new_privileges);
+    assert_eq!(workload.security.seccomp, Seccomp::File("/repo/filters/web.json".into()));
+    let paths = |path: &str| vec![path.parse().unwrap()];
+    let landlock = Landlock { read: paths("/usr"), write: paths("/tmp") };
+    assert_eq!(workload.security.landlock, Some(landlock));
+    let io_max =
+        IoMax { read_bps: Some(Bytes::mib(10)), write_iops: Some(100), ..IoMax::default() };
+    assert_eq!(
+        workload.container,
+        ContainerOptions {
+            cpuset: Some("0-1,3".parse().unwrap()),
+            swap: Bytes::mib(64),
+            io_weight: Some(50),
+            io_max: BTreeMap::from([("/dev/vda".into(), io_max)]),
+            apparmor: Some("web".to_owned()),
+            selinux: None,
+        }
+    );
     let limit = |resource, soft, hard| Rlimit { resource, soft, hard };
     assert_eq!(
         workload.rlimits,
@@ -161,7 +198,17 @@ kernel = "6.12"
     );
     assert_eq!((workload.vm.vcpus, workload.vm.kernel.as_deref()), (2, Some("6.12")));
     let inert: Vec<_> = workload.inert.iter().map(|inert| (inert.key.as_str(), inert.on)).collect();
-    assert_eq!(inert, [("vm.kernel", Isolation::Container)]);
+    assert_eq!(
+        inert,
+        [
+            ("vm.kernel", Isolation::Container),
+            ("container.cpuset", Isolation::Vm),
+            ("container.swap", Isolation::Vm),
+            ("container.io_weight", Isolation::Vm),
+            ("container.io_max", Isolation::Vm),
+            ("container.apparmor", Isolation::Vm),
+        ]
+    );
 }
 
 #[test]

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::section::Section;
 use crate::spec::written::Workload;
-use crate::spec::{GuestPath, Image, Restart, Trust, WrittenSource};
+use crate::spec::{GuestPath, Image, Restart, Trust};
 
 /// The keys that say where the root comes from.
 const ROOTS: [&str; 3] = ["image", "rootfs", "oci"];
+
+/// Where `shm_size` applies.
+const SHM: &str = "/dev/shm";
 
 /// Keys of the format that nothing implements yet.
 const NOT_YET: [&str; 3] = ["oci", "ports", "depends_on"];
@@ -89,6 +92,12 @@ fn mounts(t: &mut Section<'_, '_, '_>, written: &Workload) {
         let message = format!("{target} is taken by {other}");
         t.report.add_at(place, key, message, "give each a place of its own".to_owned());
     }
+    let shm = taken.iter().find(|(target, _)| target.as_str() == SHM);
+    if let (Some((_, key)), true) = (shm, t.offset("shm_size").is_some()) {
+        let other = key.strip_prefix(&t.key).unwrap_or(key).trim_start_matches('.');
+        let message = format!("{SHM} is taken by {other}, to which it does not apply");
+        t.wrong("shm_size", message, "keep one of them");
+    }
 }
 
 fn not_yet(t: &mut Section<'_, '_, '_>, written: &Workload) {
@@ -100,12 +109,5 @@ fn not_yet(t: &mut Section<'_, '_, '_>, written: &Workload) {
     }
     if let Some(restart) = written.restart.filter(|restart| *restart != Restart::No) {
         t.value_not_yet("restart", &restart, "only \"no\" is");
-    }
-    for volume in written.volumes.iter().flatten() {
-        if let WrittenSource::Named(name) = &volume.value.source {
-            let message = format!("named volumes (\"{name}\") are not supported yet");
-            let help = format!("mount a directory: \"./{name}:{}\"", volume.value.target);
-            t.report.add_at(volume.place, &volume.key, message, help);
-        }
     }
 }

@@ -1,8 +1,10 @@
 //! From the text of a spec to what is [written](super::written) in it, with every problem at once.
 
 mod check;
+mod container;
 mod report;
 mod section;
+mod security;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,7 +16,7 @@ use super::report::{Report, below};
 use crate::spec::nearest::nearest;
 use crate::spec::value::Quoted;
 use crate::spec::written::At;
-use crate::spec::{ValueError, parse_duration};
+use crate::spec::{Bytes, ValueError, parse_duration};
 
 /// A value with its key.
 pub(super) struct Node<'d> {
@@ -116,6 +116,22 @@ impl<'r, 'f, 'd> Section<'r, 'f, 'd> {
         T: TryFrom<i128> + PartialOrd + fmt::Display,
     {
         self.take(key)?.integer(self.report, range)
+    }
+
+    /// A size in the range.
+    pub(super) fn size(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        range: &RangeInclusive<Bytes>,
+    ) -> Option<Bytes> {
+        let node = self.take(key)?;
+        let size = node.parse(self.report, example)?;
+        if range.contains(&size) {
+            return Some(size);
+        }
+        let range = format!("{} to {}", range.start(), range.end());
+        node.refuse(self.report, &ValueError::range(&size, range))
     }
 
     /// A duration.

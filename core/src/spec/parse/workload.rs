@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::check;
 use super::section::{Node, Section};
-use crate::spec::default::{ARGUMENT_LIMIT, CPUS, MEMORY, PIDS, VCPUS};
+use super::{check, container, security};
+use crate::spec::default::{ARGUMENT_LIMIT, CPUS, MEMORY, PIDS, SHM_SIZE, VCPUS};
 use crate::spec::nearest::nearest;
 use crate::spec::value::Quoted;
 use crate::spec::written::{
-    ContainerTable, Healthcheck, IsolationTable, NetworkTable, ResourcesTable, Secret,
-    SecurityTable, VmTable, Workload,
+    Healthcheck, IsolationTable, NetworkTable, ResourcesTable, Secret, VmTable, Workload,
 };
 use crate::spec::{
-    Bytes, CapabilitySet, Condition, Cpus, Level, Name, Network, Resource, Rlimit, Unit, ValueError,
+    Bytes, Condition, Cpus, Level, Name, Network, Resource, Rlimit, Unit, ValueError,
 };
 
 /// The longest label, in bytes.
@@ -41,6 +40,7 @@ pub(super) fn workload(
         ports: t.parse_list("ports", "\"8080:8080\""),
         volumes: t.parse_list_at("volumes", "\"./src:/app/src:ro\""),
         tmpfs: t.parse_list_at("tmpfs", "\"/tmp:64MiB\""),
+        shm_size: t.size("shm_size", "\"64MiB\"", &SHM_SIZE),
         read_only: t.boolean("read_only"),
         init: t.boolean("init"),
         tty: t.boolean("tty"),
@@ -53,10 +53,10 @@ pub(super) fn workload(
         network: network(t.section("network")),
         healthcheck: healthcheck(t),
         secrets: secrets(t),
-        security: security(t.section("security")),
+        security: security::security(t.section("security")),
         rlimits: rlimits(t.section("rlimits")),
         vm: vm(t.section("vm")),
-        container: container(t.section("container")),
+        container: container::container(t.section("container")),
     };
     check::workload(t, at, &written);
     table.finish();
@@ -163,14 +163,7 @@ fn isolation(mut t: Section<'_, '_, '_>) -> IsolationTable {
 fn resources(mut t: Section<'_, '_, '_>) -> ResourcesTable {
     let written = ResourcesTable {
         cpus: t.take("cpus").and_then(|node| cpus(&mut t, &node)),
-        memory: t.take("memory").and_then(|node| {
-            let memory: Bytes = node.parse(t.report, "\"512MiB\"")?;
-            if MEMORY.contains(&memory) {
-                return Some(memory);
-            }
-            let range = format!("{} to {}", MEMORY.start(), MEMORY.end());
-            node.refuse(t.report, &ValueError::range(&memory, range))
-        }),
+        memory: t.size("memory", "\"512MiB\"", &MEMORY),
         pids: t.integer("pids", PIDS),
     };
     t.finish();
@@ -245,34 +238,6 @@ fn secret(mut t: Section<'_, '_, '_>, at: usize) -> Secret {
     written
 }
 
-fn security(mut t: Section<'_, '_, '_>) -> SecurityTable {
-    let written = SecurityTable {
-        cap_add: t.parse_list("cap_add", "\"NET_ADMIN\""),
-        cap_drop: t.parse_list("cap_drop", "\"ALL\""),
-        no_new_privileges: t.boolean("no_new_privileges"),
-        seccomp: t.take("seccomp").and_then(|node| {
-            let text = node.string(t.report, "\"default\"")?;
-            if text == "default" {
-                return Some(text.to_owned());
-            }
-            if text.contains('/') || text.ends_with(".json") {
-                t.value_not_yet("seccomp", &text, "only \"default\" is");
-                return None;
-            }
-            node.refuse(t.report, &ValueError::unknown("filter", text, &["default"]))
-        }),
-    };
-    let (add, drop) = (&written.cap_add, &written.cap_drop);
-    let dropped = |set: &&CapabilitySet| drop.iter().flatten().any(|other| other == *set);
-    let both: Vec<String> =
-        add.iter().flatten().filter(dropped).map(|set| set.to_string()).collect();
-    for set in both {
-        t.wrong("cap_drop", format!("{set} is in cap_add too"), "keep it in one of them");
-    }
-    t.finish();
-    written
-}
-
 fn rlimits(mut t: Section<'_, '_, '_>) -> Vec<Rlimit> {
     let mut limits = Vec::new();
     for (name, resource) in Resource::ALL {
@@ -336,9 +301,4 @@ fn vm(mut t: Section<'_, '_, '_>) -> VmTable {
         VmTable { vcpus: t.integer("vcpus", VCPUS), kernel: t.parse("kernel", "\"default\"") };
     t.finish();
     written
-}
-
-fn container(t: Section<'_, '_, '_>) -> ContainerTable {
-    t.finish();
-    ContainerTable {}
 }

@@ -256,6 +256,10 @@ mod tests {
             ("~/.npmrc:/root/.npmrc:ro", "/home/me/.npmrc:/root/.npmrc:ro"),
             ("src/:/app/", "/repo/src:/app"),
             ("/dev/kvm:/dev/kvm", "/dev/kvm:/dev/kvm"),
+            ("/media:/media:rslave", "/media:/media:rslave"),
+            ("/media:/media:rslave,ro", "/media:/media:ro,rslave"),
+            ("/media:/media:rprivate,rw", "/media:/media"),
+            ("cache:/var/cache:ro,rprivate", "cache:/var/cache:ro"),
         ] {
             assert_eq!(volume(text), meant);
         }
@@ -267,6 +271,11 @@ mod tests {
             "./src:app",
             "./src:/app:rx",
             "./a:/b:ro:z",
+            "./a:/b:",
+            "./a:/b:ro,",
+            "./a:/b:ro,ro",
+            "./a:/b:rslave,rprivate",
+            "cache:/b:rslave",
             "./a:/..",
             "./a:/",
             "./a:/proc",
