@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnose::{Code, Fault};
 use crate::sandbox::{Exit, TerminalSize};
 use crate::spec::Signal;
-use crate::workload::{Plan, Workload};
+use crate::workload::{Exec, Plan, Workload};
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -170,6 +170,11 @@ impl<J: Journal> Instance<J> {
         self.advance(Event::Created)
     }
 
+    /// What the user must know of how it was created.
+    pub fn warnings(&self) -> Vec<String> {
+        self.workload.warnings()
+    }
+
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         self.mark.phase
@@ -233,7 +238,16 @@ impl<J: Journal> Instance<J> {
         Ok(())
     }
 
-    /// Waits for its end, `limit`, or `wake` being readable.
+    /// Its power to start further processes, if its backend has it.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn exec(&mut self) -> Result<Option<&mut dyn Exec>, Fault> {
+        Ok(self.running()?.exec())
+    }
+
+    /// Waits for its end, `limit`, `wake` being readable, or news of what was started in it by
+    /// [`exec`](Self::exec).
     ///
     /// # Errors
     /// When it was lost; the record says that it ended.
