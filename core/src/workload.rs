@@ -1,7 +1,7 @@
 //! The traits that a backend implements, and the plan's steps.
 
 use std::fmt::Debug;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Check, Fault};
 use crate::policy::Approved;
-use crate::sandbox::{Exit, TerminalSize};
-use crate::spec::Signal;
+use crate::sandbox::{Exit, ExitStatus, Process, TerminalSize};
+use crate::spec::{Bytes, Signal};
 
 /// The code that runs one isolation.
 pub trait Backend: Send + Sync {
@@ -74,8 +74,8 @@ pub trait Workload: Send {
     fn signal(&mut self, signal: Signal) -> Result<(), Fault>;
 
     /// Waits until the workload has ended and all its output has been passed on, `limit` has
-    /// passed, or `wake` can be read; the last two give `None`. After `start`; may be called again
-    /// and again, and gives the same exit once there is one.
+    /// passed, `wake` can be read, or [`Exec::next`] has something; the last three give `None`.
+    /// After `start`; may be called again and again, and gives the same exit once there is one.
     ///
     /// # Errors
     /// When the workload was lost: its VMM crashed, its guest kernel panicked.
@@ -92,8 +92,23 @@ pub trait Workload: Send {
     /// When something could not be removed; the rest was.
     fn destroy(self: Box<Self>) -> Result<(), Fault>;
 
+    /// What the user must know and [`Plan::warnings`] could not tell: what was planned and did not
+    /// come to be. Most have nothing to say.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The power to change the terminal's size, if the workload has a terminal.
     fn terminal(&mut self) -> Option<&mut dyn Terminal>;
+
+    /// The power to start further processes in it, if the backend has it.
+    fn exec(&mut self) -> Option<&mut dyn Exec>;
+
+    /// The power to stop all processes for a while, if the backend has it.
+    fn pause(&mut self) -> Option<&mut dyn Pause>;
+
+    /// The power to tell what the workload uses, if the backend has it.
+    fn stats(&mut self) -> Option<&mut dyn Stats>;
 }
 
 /// The optional power of a workload with a terminal.
@@ -107,6 +122,106 @@ pub trait Terminal {
     /// Takes the calling process's own terminal over again, after the process was stopped and
     /// goes on; after `start`.
     fn resume(&mut self);
+}
+
+/// The optional power to stop all processes for a while. What stands still can be ended all the
+/// same: [`Workload::destroy`] needs no resuming before it.
+pub trait Pause {
+    /// Stops every process of the workload where it is; after `start`. Signals sent to it are
+    /// taken when it goes on. To one that stands still already it does nothing.
+    ///
+    /// # Errors
+    /// When this host can't stop processes, or some do not stop in time; all go on then.
+    fn pause(&mut self) -> Result<(), Fault>;
+
+    /// Lets every process go on; after `start`. To one that goes already it does nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn resume(&mut self) -> Result<(), Fault>;
+}
+
+/// The optional power to tell what the workload uses.
+pub trait Stats {
+    /// What it uses now and has used until now; after `start`, until it has ended.
+    ///
+    /// # Errors
+    /// When nothing counts it: its limits are not held by a cgroup.
+    fn stats(&mut self) -> Result<Figures, Fault>;
+}
+
+/// What a workload uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Time on processors since its start, moat's own set-up of it included; `None` where nothing
+    /// counts it.
+    pub cpu: Option<Duration>,
+    /// Memory, with the files that the kernel keeps in memory for it.
+    pub memory: Bytes,
+    /// The most that may be.
+    pub memory_limit: Bytes,
+    /// Processes and threads together, moat's reaper included.
+    pub pids: u64,
+    /// The most that there may be.
+    pub pids_limit: u64,
+    /// Use of block devices; `None` where nothing counts it.
+    pub io: Option<Io>,
+    /// How many of its processes the kernel has killed because memory ran out.
+    pub oom_kills: u64,
+}
+
+/// What was read from and written to block devices since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// Read.
+    pub read: Bytes,
+    /// Written.
+    pub written: Bytes,
+}
+
+/// The optional power to start further processes in a workload. Each is a session, which
+/// [`Workload::wait`] moves on: nothing here waits for anything that the workload could hold up.
+pub trait Exec {
+    /// The workload's own process, which a further one is like where nothing else is said.
+    fn own(&self) -> &Process;
+
+    /// Begins to start one more process, behind the same wall as the workload's own; after
+    /// `start`. `stdio` is its stdin, stdout and stderr, unless it has a terminal. It ends with the
+    /// workload at the latest.
+    ///
+    /// # Errors
+    /// When it can't even be begun: the workload stands still, or this host has no room for more.
+    /// All other failures are told by [`next`](Self::next).
+    fn exec(&mut self, process: &Process, stdio: Option<[OwnedFd; 3]>) -> Result<SessionId, Fault>;
+
+    /// Sends a signal to a session's process. To one that does not run yet or any more it does
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the kernel or the guest refuses.
+    fn signal(&mut self, session: SessionId, signal: Signal) -> Result<(), Fault>;
+
+    /// What has become of a session, if there is something that was not told yet.
+    fn next(&mut self) -> Option<(SessionId, SessionEvent)>;
+}
+
+/// A session's name within one workload; none is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What becomes of a session: `Started` and then `Ended`, or `Failed` alone.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// Its command runs.
+    Started {
+        /// The master of its terminal, if it has one. When the last copy is closed, its processes
+        /// get SIGHUP.
+        terminal: Option<OwnedFd>,
+    },
+    /// Its command did not come to run.
+    Failed(Fault),
+    /// Its process has ended.
+    Ended(ExitStatus),
 }
 
 /// One step of a plan, for people and scripts to read.
