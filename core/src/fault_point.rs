@@ -60,7 +60,7 @@ fault_points! {
     /// The user namespace has its ids.
     IdsGiven,
 
-    // What builds the root: a process aside, or the first process where a plain user started moat.
+    // What builds the root: the monitor, or the first process where a plain user started moat.
     /// The staging filesystem is mounted.
     Staged,
     /// The overlays are mounted.

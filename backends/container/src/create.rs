@@ -142,7 +142,16 @@ fn spawn(
     if root_builds {
         own_pipes(&wiring.stdio, plan.mapping.owner());
     }
+    // Where this process builds the root, the first process makes what is not needed for it, the
+    // network above all, at the same time.
+    let (now, rest) = (
+        Namespaces::USER | Namespaces::MOUNT | Namespaces::PID,
+        Namespaces::IPC | Namespaces::UTS | Namespaces::NETWORK,
+    );
+    let (namespaces, later) =
+        if root_builds { (now, rest) } else { (now | rest, Namespaces::NONE) };
     let surroundings = Surroundings {
+        later,
         staging: dir.to_owned(),
         user_namespace: UserNamespace::Own,
         ids: if root_builds { Ids::All } else { Ids::One },
@@ -154,12 +163,6 @@ fn spawn(
             Some(group) => first::Cgroup::Join(group.join_files().map_err(unjoinable)?),
         },
     };
-    let namespaces = Namespaces::USER
-        | Namespaces::MOUNT
-        | Namespaces::PID
-        | Namespaces::IPC
-        | Namespaces::UTS
-        | Namespaces::NETWORK;
     let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };
     clone::spawn(options, || first::run(&plan.sandbox, &surroundings, wiring))
         .map_err(fault::namespaces)

@@ -49,6 +49,7 @@ impl Workload {
             user_namespace: UserNamespace::Initial,
             ids: first::Ids::All,
             root: first::RootIs::ToBuild,
+            later: Namespaces::NONE,
             tree: None,
             cgroup: if cgroup.is_some() { first::Cgroup::BornIn } else { first::Cgroup::None },
         };

@@ -24,6 +24,7 @@ use crate::kernel_fs::{self, TerminalGroup};
 use crate::process::{self, Program};
 use crate::reaper;
 use crate::rootfs::{self, Builder, Tree, UserNamespace};
+use crate::sys::clone::{self, Namespaces};
 use crate::sys::{descriptor, mount, network};
 use crate::terminal::{self, Terminal};
 
@@ -38,6 +39,8 @@ pub struct Surroundings {
     pub ids: Ids,
     /// Who builds the root.
     pub root: RootIs,
+    /// The namespaces that it makes itself, while its owner builds the root; it has the others.
+    pub later: Namespaces,
     /// Gives the sandbox's sources where that takes more than copying the mount there is.
     pub tree: Option<Box<Tree<'static>>>,
     /// How it comes into the cgroup that holds its limits.
@@ -150,6 +153,7 @@ fn set_up(
 ) -> Result<Option<(Program, Option<OwnedFd>)>, StartError> {
     let cgroup = join(&surroundings.cgroup)?;
     FaultPoint::Joined.reached();
+    clone::unshare(surroundings.later).step(|| "make namespaces")?;
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
     FaultPoint::Named.reached();

@@ -67,18 +67,18 @@ impl Program {
 
     /// Becomes the workload's process; comes back only with the reason why not. With `dies_with`
     /// it is killed when the process that made it ends.
-    pub(crate) fn execute(self, dies_with_parent: bool) -> StartError {
+    pub(crate) fn execute(&self, dies_with_parent: bool) -> StartError {
         match self.become_workload(dies_with_parent) {
-            Ok(command) => command.execute(),
+            Ok(()) => self.command.execute(),
             Err(error) => error,
         }
     }
 
-    fn become_workload(self, dies_with_parent: bool) -> Result<Command, StartError> {
+    fn become_workload(&self, dies_with_parent: bool) -> Result<(), StartError> {
         process::reset_signals();
         setsid().step(|| "make a session")?;
         own_stdio(&self.stdio, &self.identity, self.terminal);
-        descriptor::become_stdio(self.stdio).step(|| "set up stdin, stdout and stderr")?;
+        descriptor::become_stdio(&self.stdio).step(|| "set up stdin, stdout and stderr")?;
         if self.terminal {
             tty::take_control().step(|| "take control of the terminal")?;
         }
@@ -108,7 +108,7 @@ impl Program {
             // Last, since a change of user takes it back.
             prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;
         }
-        Ok(self.command)
+        Ok(())
     }
 }
 

@@ -1,25 +1,22 @@
 //! PID 1 of the workload's pid namespace: starts the workload as its child, passes signals on,
 //! reaps what is orphaned, and ends when the workload does, whereupon the kernel kills the rest.
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::StartError;
 use moat_core::spec::Signal;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 
 use crate::control::{First, Order};
 use crate::error::Step;
 use crate::process::Program;
-use crate::sys::clone::{self, Namespaces};
-use crate::sys::{descriptor, process};
+use crate::sys::{clone, descriptor, process};
 
 /// The status with which it ends when its owner is gone: that of a process ended by SIGKILL.
 const ABANDONED: u8 = 137;
@@ -32,7 +29,9 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
     let step = || "start the workload";
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&SigSet::all(), flags).step(step)?;
-    let child = start(program)?;
+    let child = start(&program)?;
+    // The workload alone holds its stdin, stdout and stderr.
+    drop(program);
     control.started().step(step)?;
     FaultPoint::SaidStarted.reached();
     // Whoever reads what the workload writes must see the end when the workload closes it.
@@ -67,30 +66,18 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
     }
 }
 
-/// Forks the workload's process, and waits until it has become the command or failed to.
-fn start(program: Program) -> Result<Pid, StartError> {
+/// Makes the workload's process; comes back when it has become the command or failed to.
+fn start(program: &Program) -> Result<Pid, StartError> {
     let step = || "start the workload";
-    let (read, write) = pipe2(OFlag::O_CLOEXEC).step(step)?;
-    let options = clone::Options { namespaces: Namespaces::NONE, cgroup: None };
-    let child = clone::spawn(options, || {
+    let child = clone::spawn_to_exec(|| {
         FaultPoint::WorkloadMade.reached();
-        let error = program.execute(false);
-        if let Ok(bytes) = postcard::to_stdvec(&error) {
-            // The reader is the parent, which waits for it.
-            let _ = File::from(write).write_all(&bytes);
-        }
-        1
+        program.execute(false)
     })
-    .step(step)?;
-    let mut bytes = Vec::new();
-    File::from(read).read_to_end(&mut bytes).step(step)?;
-    if bytes.is_empty() {
-        return Ok(child.pid());
-    }
-    match postcard::from_bytes(&bytes) {
-        Ok(error) => Err(error),
-        Err(_) => Err("it ended before it could say why".to_owned()).step(step),
-    }
+    .step(step)??;
+    // The child's change of user may have made this memory readable again (prctl(2),
+    // `PR_SET_DUMPABLE`), depending on the machine's fs.suid_dumpable.
+    prctl::set_dumpable(false).step(step)?;
+    Ok(child.pid())
 }
 
 /// Sends what has come in on to the workload.

@@ -4,6 +4,7 @@
 //! memory: clone3 is called without `CLONE_VM` and with a null stack, so the child runs on its copy
 //! of the caller's stack, like after fork(2). What fork(3) adds over it is locking the allocator
 //! against other threads, so the caller must be single-threaded; [`spawn`] says so.
+//! [`spawn_to_exec`] is argued at its place.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -43,6 +44,20 @@ impl Namespaces {
     }
 }
 
+/// Gives the calling process new namespaces in place of those it is in (unshare(2)); a pid
+/// namespace is for its children alone.
+///
+/// # Errors
+/// unshare(2)'s.
+pub fn unshare(namespaces: Namespaces) -> nix::Result<()> {
+    if namespaces == Namespaces::NONE {
+        return Ok(());
+    }
+    // All are bits of clone(2)'s flags, an int.
+    let flags = libc::c_int::try_from(namespaces.0).map_err(|_| Errno::EINVAL)?;
+    nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(flags))
+}
+
 impl std::ops::BitOr for Namespaces {
     type Output = Self;
 
@@ -65,6 +80,104 @@ pub struct Options<'a> {
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+}
+
+/// The stack of a process made by [`spawn_to_exec`], in bytes; pages that it does not touch cost
+/// nothing.
+const STACK: usize = 512 << 10;
+
+/// Makes a child process that is to become another program, and comes back once it has, or once
+/// `body` has given the reason why not, with which the child ends.
+///
+/// Until then the child uses the caller's memory, and the caller stands still (clone(2),
+/// `CLONE_VM` and `CLONE_VFORK`): nothing is copied. What `body` leaves in memory stays there;
+/// descriptors, ids, signal handlers and limits that it changes are the child's alone.
+///
+/// The calling process must have no other thread.
+///
+/// # Errors
+/// clone(2)'s and mmap(2)'s.
+pub fn spawn_to_exec<E>(body: impl FnOnce() -> E) -> nix::Result<Result<Child, E>> {
+    let mut call = Call { body: Some(body), gave: None };
+    let stack = Stack::new(STACK)?;
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: `carry_out` is given the `Call` it expects, which lives until the child has left this
+    // memory: the caller stands still for as long. The stack is the child's alone, aligned as
+    // mmap(2) gives it, and unmapped only after that too. The pidfd is written by the kernel.
+    let pid = Errno::result(unsafe {
+        libc::clone(
+            carry_out_for(&call),
+            stack.top(),
+            flags,
+            std::ptr::from_mut(&mut call).cast(),
+            &raw mut pidfd,
+        )
+    })?;
+    // SAFETY: the kernel has put a new descriptor there, since CLONE_PIDFD was asked for.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let child = Child { pid: Pid::from_raw(pid), pidfd };
+    Ok(match call.gave {
+        None => Ok(child),
+        Some(reason) => {
+            child.wait()?;
+            Err(reason)
+        }
+    })
+}
+
+/// What a process made by [`spawn_to_exec`] is to do, and what came of it.
+struct Call<F, E> {
+    body: Option<F>,
+    gave: Option<E>,
+}
+
+/// `carry_out` for this kind of call.
+fn carry_out_for<F: FnOnce() -> E, E>(
+    _: &Call<F, E>,
+) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+    carry_out::<F, E>
+}
+
+extern "C" fn carry_out<F: FnOnce() -> E, E>(call: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `spawn_to_exec` passes a `Call` of this type, and touches it only after the child.
+    let call = unsafe { &mut *call.cast::<Call<F, E>>() };
+    call.gave = call.body.take().map(|body| body());
+    // The C library ends the child with this status, and runs no exit handler (clone(3)).
+    1
+}
+
+/// Memory for another process's stack; a page below it that can't be touched.
+struct Stack {
+    memory: std::ptr::NonNull<libc::c_void>,
+    size: std::num::NonZeroUsize,
+}
+
+impl Stack {
+    fn new(size: usize) -> nix::Result<Self> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+        let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping, where nothing else is.
+        let memory = unsafe { mmap_anonymous(None, size, access, flags) }?;
+        let stack = Self { memory, size };
+        // SAFETY: the first page of that mapping, which nobody uses yet.
+        unsafe { mprotect(memory, 4096, ProtFlags::PROT_NONE) }?;
+        Ok(stack)
+    }
+
+    /// Where it begins: stacks grow downwards.
+    fn top(&self) -> *mut libc::c_void {
+        self.memory.as_ptr().wrapping_byte_add(self.size.get())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: its own mapping, whose user has ended or has other memory by now.
+        let _ = unsafe { nix::sys::mman::munmap(self.memory, self.size.get()) };
+    }
 }
 
 /// Makes a child process that runs `body` and ends with what it gives as status.

@@ -37,10 +37,10 @@ fn close_range(first: u32, last: u32) -> nix::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn become_stdio(stdio: [OwnedFd; 3]) -> nix::Result<()> {
+pub fn become_stdio(stdio: &[OwnedFd; 3]) -> nix::Result<()> {
     // First out of the way of one another, then into place.
     let mut high = [-1; 3];
-    for (slot, fd) in high.iter_mut().zip(&stdio) {
+    for (slot, fd) in high.iter_mut().zip(stdio) {
         // SAFETY: makes a new descriptor; nothing is replaced.
         *slot = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) })?;
     }
@@ -48,8 +48,6 @@ pub fn become_stdio(stdio: [OwnedFd; 3]) -> nix::Result<()> {
         // SAFETY: replaces 0, 1 or 2, see the head of this file; dup2 clears close-on-exec.
         Errno::result(unsafe { libc::dup2(fd, number) })?;
     }
-    // Some may own 0, 1 or 2; the process keeps all until it execs, where the rest close.
-    stdio.into_iter().for_each(std::mem::forget);
     Ok(())
 }
 

@@ -273,7 +273,7 @@ fn wait_for_go(ending: &mut UnixStream, join: &JoinFiles) -> Result<(), Failure>
 fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<(), Failure> {
     parts.shared.enter(&parts.stage)?;
     let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
-    descriptor::become_stdio([null.into(), stdout.into(), stderr.into()])?;
+    descriptor::become_stdio(&[null.into(), stdout.into(), stderr.into()])?;
     let mut keep: Vec<RawFd> = keep.iter().chain(ends).copied().collect();
     keep.extend([parts.kvm.as_raw_fd(), parts.kernel.as_raw_fd()]);
     descriptor::keep_only(&mut keep)?;
