@@ -172,7 +172,7 @@ impl<J: Journal> Instance<J> {
 
     /// What the user must know of how it was created.
     pub fn warnings(&self) -> Vec<String> {
-        self.workload.warnings()
+        self.workload.as_ref().map_or_else(Vec::new, |workload| workload.warnings())
     }
 
     /// Where it is in its life.

@@ -289,6 +289,9 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "not a directory" | "is a directory" if step.starts_with("mount ") => {
             Some("a directory is mounted on a directory, and a file on a file")
         }
+        _ if reason.starts_with("the workload's ids end at") => {
+            Some("use a user and a group within that: the rest is not the workload's to be")
+        }
         _ if step.starts_with("make mount point") => {
             Some("the root has something else there: nothing is followed or replaced in it")
         }

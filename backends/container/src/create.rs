@@ -11,7 +11,7 @@ use moat_core::spec::Signal;
 use moat_host::process::ProcessId;
 use moat_init::cgroup::{self, Cgroup};
 use moat_init::control::{self, Monitor, Report};
-use moat_init::first::{self, Ids, RootIs, Surroundings, Wiring};
+use moat_init::first::{self, RootIs, Surroundings, Wiring};
 use moat_init::inside::Owner;
 use moat_init::limits::raise_hard;
 use moat_init::rootfs::{Builder, Tree, UserNamespace};
@@ -47,7 +47,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
                 .hint("`moat doctor` tells where cgroups can be made")
         })?;
     FaultPoint::CgroupMade.reached();
-    let mut making = Making { cgroup, child: None };
+    let mut making = Making { cgroup, child: None, warnings: Vec::new() };
     let made = making.make(&plan, dir, &mut record);
     let (monitor, relay) = match made {
         Ok(made) => made,
@@ -56,15 +56,18 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
             return Err(fault);
         }
     };
-    let Making { cgroup, child } = making;
+    let Making { cgroup, child, warnings } = making;
     let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
-    Ok(Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper))
+    let running = Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper);
+    Ok(running.with_warnings(warnings))
 }
 
 /// What was made so far.
 struct Making {
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    /// What the user must know of it.
+    warnings: Vec<String>,
 }
 
 impl Making {
@@ -88,14 +91,20 @@ impl Making {
         record.process = ProcessId::of(pid);
         record.write(dir)?;
         FaultPoint::RecordWritten.reached();
-        give_ids(plan, child)?;
+        let (mapping, refusals) = give_ids(plan, child)?;
         FaultPoint::IdsGiven.reached();
-        if !matches!(plan.mapping, Mapping::Single { .. }) {
+        let ids = mapping.ids();
+        if !refusals.is_empty() {
+            record.mapping = mapping;
+            record.write(dir)?;
+            self.warnings = refusals;
+        }
+        if !plan.mapping.is_plain_user() {
             build_root(plan, dir, child).map_err(fault::start)?;
             FaultPoint::RootBuilt.reached();
         }
         let gone = |errno| fault("the container's first process is gone", errno);
-        monitor.proceed().map_err(gone)?;
+        monitor.proceed(ids).map_err(gone)?;
         FaultPoint::Proceeded.reached();
         match monitor.receive().map_err(gone)? {
             Some(Report::Ready { terminal }) => {
@@ -138,7 +147,7 @@ fn spawn(
     cgroup: Option<&Cgroup>,
     wiring: Wiring,
 ) -> Result<Child, Fault> {
-    let root_builds = !matches!(plan.mapping, Mapping::Single { .. });
+    let root_builds = !plan.mapping.is_plain_user();
     if root_builds {
         own_pipes(&wiring.stdio, plan.mapping.owner());
     }
@@ -154,13 +163,14 @@ fn spawn(
         later,
         staging: dir.to_owned(),
         user_namespace: UserNamespace::Own,
-        ids: if root_builds { Ids::All } else { Ids::One },
         root: if root_builds { RootIs::Built } else { RootIs::ToBuild },
         tree: plan.skeleton.clone().map(skeleton_tree),
         cgroup: match cgroup {
             None => first::Cgroup::None,
-            Some(group) if group.dir().is_some() => first::Cgroup::BornIn,
-            Some(group) => first::Cgroup::Join(group.join_files().map_err(unjoinable)?),
+            Some(group) => first::Cgroup::In {
+                unified: group.dir().is_some(),
+                join: group.join_files().map_err(unjoinable)?,
+            },
         },
     };
     let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };
@@ -194,18 +204,14 @@ fn skeleton_tree(skeleton: Skeleton) -> Box<Tree<'static>> {
     })
 }
 
-/// Gives the new user namespace its ids, and the process the right to the limits it asks for.
-fn give_ids(plan: &ContainerPlan, child: &Child) -> Result<(), Fault> {
-    let map = plan.mapping.map();
-    let given = match plan.mapping {
-        Mapping::Single { .. } => map.give_own_to(child.pid()),
-        Mapping::Mapped { .. } | Mapping::Identity { .. } => {
-            raise_hard(child.pid(), &plan.sandbox.process.rlimits)
-                .map_err(|errno| fault("can't raise the container's resource limits", errno))?;
-            map.give_to(child.pid())
-        }
-    };
-    given.map_err(|error| {
+/// Gives the new user namespace its ids, and the process the right to the limits it asks for. Gives
+/// the ids that are in force, and what was said when they are fewer than planned.
+fn give_ids(plan: &ContainerPlan, child: &Child) -> Result<(Mapping, Vec<String>), Fault> {
+    if !plan.mapping.is_plain_user() {
+        raise_hard(child.pid(), &plan.sandbox.process.rlimits)
+            .map_err(|errno| fault("can't raise the container's resource limits", errno))?;
+    }
+    plan.mapping.give_to(child.pid()).map_err(|error| {
         Fault::new(Code::Container, "can't map the container's ids").because(error)
     })
 }
@@ -247,7 +253,7 @@ fn open_trees<'p>(plan: &'p ContainerPlan, child: &Child) -> Result<Vec<OpenTree
             mapping::user_namespace(child)
                 .map_err(|error| failed(Path::new("ids"), error.to_string()))?,
         ),
-        Mapping::Identity { .. } | Mapping::Single { .. } => None,
+        _ => None,
     };
     let open = |(path, depth)| {
         let mount = match &namespace {

@@ -78,8 +78,10 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
             "load it: `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"
         }
         _ if step.starts_with("mount overlay") => "`moat doctor` tells what this host can mount",
-        "the workload's ids end at 65535" => "use an id up to 65535",
-        _ if step.starts_with("become user") => "start moat as root, or leave `user` out",
+        _ if step.starts_with("become user") => {
+            "start moat as root, or have ids set aside for you (`moat doctor` tells how), or leave \
+             `user` out"
+        }
         _ if step.starts_with("set resource limit") => {
             "lower it: it is more than moat may give here (`ulimit -aH`)"
         }

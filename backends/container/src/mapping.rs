@@ -1,13 +1,17 @@
 //! How the container's ids stand for the host's, and mounts whose owners are mapped by it.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use moat_core::fault_point::FaultPoint;
 use moat_core::spec::Signal;
-use moat_host::idmap::{self, Map, Range};
+use moat_host::idmap::Map;
+use moat_host::newidmap::{Helpers, Unusable};
+use moat_host::subid;
+use moat_init::first::Ids;
 use moat_init::inside::Owner;
 use moat_init::sys::clone::{self, Child, Namespaces};
 use moat_init::sys::mount::{self, Depth};
@@ -15,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal::SIGKILL;
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Gid, Uid, getpid, getppid, pause};
+use nix::unistd::{Gid, Pid, Uid, getpid, getppid, pause};
 use serde::{Deserialize, Serialize};
 
 /// How ids are mapped.
@@ -33,11 +37,27 @@ pub(crate) enum Mapping {
         /// What can't.
         path: PathBuf,
     },
+    /// 0 to the plain user that started moat, and from 1 on to what is set aside for that user.
+    Subordinate {
+        /// The ids.
+        map: Map,
+    },
     /// 0 to the plain user that started moat; there is no other.
     Single {
         /// The user.
         map: Map,
+        /// Why there is no other.
+        lacks: Lack,
     },
+}
+
+/// Why a plain user's workload has one id only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lack {
+    /// What is not there, or does not do what it is there for.
+    pub(crate) what: String,
+    /// Whether somebody meant to give the workload more.
+    pub(crate) unexpected: bool,
 }
 
 /// Filesystems that have been mappable since before the oldest kernel that moat supports. The
@@ -54,11 +74,9 @@ impl Mapping {
         sources: impl Iterator<Item = (&'p Path, Depth)>,
     ) -> nix::Result<Self> {
         if !Uid::effective().is_root() {
-            let users = Range::single(Uid::effective().as_raw());
-            let groups = Range::single(Gid::effective().as_raw());
-            return Ok(Self::Single { map: Map { users, groups } });
+            return Ok(Self::of_plain_user());
         }
-        let map = idmap::choose();
+        let map = subid::choose();
         let mut trial = None;
         for (source, depth) in sources {
             if is_known(source, depth) {
@@ -74,19 +92,89 @@ impl Mapping {
         Ok(Self::Mapped { map })
     }
 
+    fn of_plain_user() -> Self {
+        match subordinate() {
+            Ok(map) => Self::Subordinate { map },
+            Err(lacks) => Self::Single { map: own(), lacks },
+        }
+    }
+
     /// The ids themselves.
     pub(crate) fn map(&self) -> Map {
         match self {
-            Self::Mapped { map } | Self::Single { map } => *map,
-            Self::Identity { .. } => Map::IDENTITY,
+            Self::Mapped { map } | Self::Subordinate { map } | Self::Single { map, .. } => {
+                map.clone()
+            }
+            Self::Identity { .. } => Map::identity(),
         }
+    }
+
+    /// Whether a plain user started moat: the container's first process then has no help with
+    /// rights over the host.
+    pub(crate) fn is_plain_user(&self) -> bool {
+        matches!(self, Self::Subordinate { .. } | Self::Single { .. })
     }
 
     /// The container's user 0, as the host sees it.
     pub(crate) fn owner(&self) -> Owner {
         let map = self.map();
-        Owner { uid: map.users.outside, gid: map.groups.outside }
+        Owner { uid: map.users.first(), gid: map.groups.first() }
     }
+
+    /// How many ids the workload has.
+    pub(crate) fn ids(&self) -> Ids {
+        match self {
+            Self::Mapped { .. } | Self::Identity { .. } => Ids::ALL,
+            Self::Subordinate { map } | Self::Single { map, .. } => {
+                Ids { users: map.users.count(), groups: map.groups.count() }
+            }
+        }
+    }
+
+    /// Gives a process's new user namespace the ids, and gives what is in force then, with what
+    /// was said when it is less.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn give_to(&self, pid: Pid) -> io::Result<(Self, Vec<String>)> {
+        match self {
+            Self::Mapped { map } => map.give_to(pid)?,
+            Self::Identity { .. } => Map::identity().give_to(pid)?,
+            Self::Single { map, .. } => map.give_own_to(pid)?,
+            Self::Subordinate { map } => {
+                let helpers = Helpers::find().map_err(io::Error::other)?;
+                let (map, refusals) = helpers.give(map, pid)?;
+                let single = map.users.count() == 1 && map.groups.count() == 1;
+                let what = refusals.join("; ");
+                return Ok(match single {
+                    true => {
+                        (Self::Single { map, lacks: Lack { what, unexpected: true } }, refusals)
+                    }
+                    false => (Self::Subordinate { map }, refusals),
+                });
+            }
+        }
+        Ok((self.clone(), Vec::new()))
+    }
+}
+
+/// The map of the plain user alone.
+pub(crate) fn own() -> Map {
+    Map::single(Uid::effective().as_raw(), Gid::effective().as_raw())
+}
+
+/// The plain user and what is set aside for them, or why there is no such thing.
+pub(crate) fn subordinate() -> Result<Map, Lack> {
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    let name = subid::name_of(uid.as_raw());
+    let map = subid::of_user(uid.as_raw(), gid.as_raw(), name.as_deref()).map_err(|file| {
+        let user = name.unwrap_or_else(|| uid.to_string());
+        Lack { what: format!("{file} sets no ids aside for {user}"), unexpected: false }
+    })?;
+    Helpers::find().map(|_| map).map_err(|unusable| Lack {
+        unexpected: matches!(unusable, Unusable::Broken { .. }),
+        what: unusable.to_string(),
+    })
 }
 
 /// Whether it can be mapped for sure, by what is mounted (proc_pid_mountinfo(5)); statfs(2) can't
@@ -132,7 +220,7 @@ pub(crate) fn mapped_tree(
 ///
 /// # Errors
 /// When it is gone.
-pub(crate) fn user_namespace(process: &Child) -> std::io::Result<File> {
+pub(crate) fn user_namespace(process: &Child) -> io::Result<File> {
     File::open(format!("/proc/{}/ns/user", process.pid()))
 }
 
@@ -157,8 +245,7 @@ impl Trial {
             }
             1
         })?;
-        let number =
-            |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let number = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         FaultPoint::TrialMade.reached();
         let made = map.give_to(holder.pid()).and_then(|()| user_namespace(&holder));
         match made {

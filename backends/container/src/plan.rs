@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
 use moat_core::spec::{Capability, GuestPath, Resolved, Root, VolumeSource};
 use moat_core::workload::{Plan, Step, Workload};
-use moat_host::cgroup::{Location, Unusable, locate};
+use moat_host::cgroup::Unusable;
+use moat_host::idmap::Range;
 use moat_host::rootfs::Host;
 use moat_host::sandbox::describe;
 use moat_host::source;
-use moat_init::cgroup::Hierarchy;
 use moat_init::sys::mount::Depth;
 
 use crate::create;
 use crate::fault::fault;
+use crate::limits;
 use crate::mapping::Mapping;
 use crate::skeleton::Skeleton;
 
@@ -44,7 +46,7 @@ impl ContainerPlan {
         });
         let mapping = Mapping::choose(sources.chain(volumes))
             .map_err(|errno| fault("can't try which filesystems map ids", errno))?;
-        let plain_user = matches!(mapping, Mapping::Single { .. });
+        let plain_user = mapping.is_plain_user();
         let skeleton = if plain_user && workload.root == Root::Host {
             let skeleton = Skeleton::of(&lowers, &hidden).map_err(|error| {
                 Fault::new(Code::Container, "can't look at this machine's root").because(error)
@@ -62,20 +64,18 @@ impl ContainerPlan {
             }
         });
         sandbox.limits = Limits::new(&workload.resources, &workload.container);
-        Ok(Self { sandbox, mapping, cgroup: locate().map(hierarchy), skeleton })
+        let cgroup = limits::place(&mut sandbox.limits)?;
+        Ok(Self { sandbox, mapping, cgroup, skeleton })
     }
 
     fn limits(&self) -> Step {
-        let limits = &self.sandbox.limits;
-        let text =
-            format!("memory {}, cpus {}, processes {}", limits.memory, limits.cpus, limits.pids);
+        let text = limits::described(&self.sandbox.limits);
         match &self.cgroup {
-            Ok(Hierarchy::V2 { parent }) => {
-                Step::new("make cgroup", format!("in {}: {text}", parent.display()))
-            }
-            Ok(Hierarchy::V1 { memory, cpu, pids }) => {
-                let [memory, cpu, pids] = [memory, cpu, pids].map(|path| path.display());
-                Step::new("make cgroups", format!("in {memory}, {cpu} and {pids}: {text}"))
+            Ok(hierarchy) => {
+                let parents = hierarchy.parents();
+                let parents: Vec<_> = parents.iter().map(|dir| dir.display().to_string()).collect();
+                let action = if parents.len() == 1 { "make cgroup" } else { "make cgroups" };
+                Step::new(action, format!("in {}: {text}", parents.join(", ")))
             }
             Err(unusable) => {
                 Step::new("leave limits unenforced", format!("no cgroup for {text}: {unusable}"))
@@ -87,17 +87,29 @@ impl ContainerPlan {
         let text = match &self.mapping {
             Mapping::Mapped { map } => format!(
                 "0..{} are {}.. of this host; files keep their owners by id-mapped mounts",
-                map.users.count - 1,
-                map.users.outside
+                map.users.count() - 1,
+                map.users.first()
             ),
             Mapping::Identity { path } => format!(
                 "each to itself, since {} is on a filesystem without id-mapped mounts: user 0 owns \
                  what root owns, without root's rights over this host",
                 path.display()
             ),
-            Mapping::Single { map } => {
-                format!("0 is {} of this host; there is no other", map.users.outside)
+            Mapping::Subordinate { map } => {
+                let range = |range: &Range| format!("{}..", range.outside);
+                let others: Vec<_> = map.users.as_slice().iter().skip(1).map(range).collect();
+                format!(
+                    "0 is {} of this host, 1..{} are what is set aside for that user: {}",
+                    map.users.first(),
+                    map.users.count() - 1,
+                    others.join(", ")
+                )
             }
+            Mapping::Single { map, lacks } => format!(
+                "0 is {} of this host; there is no other, since {}",
+                map.users.first(),
+                lacks.what
+            ),
         };
         Step::new("map ids", text)
     }
@@ -173,19 +185,17 @@ impl Plan for ContainerPlan {
         let limits = self.cgroup.as_ref().err().map(|unusable| {
             format!("memory, cpus and pids are not limited: {unusable}; {}", unusable.hint)
         });
-        limits.into_iter().collect()
+        let ids = match &self.mapping {
+            Mapping::Single { lacks, .. } if lacks.unexpected => {
+                Some(format!("the workload has user 0 alone: {}", lacks.what))
+            }
+            _ => None,
+        };
+        limits.into_iter().chain(ids).collect()
     }
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
         Ok(Box::new(create::create(*self, dir)?))
-    }
-}
-
-/// The same place in moat-init's words.
-pub(crate) fn hierarchy(location: Location) -> Hierarchy {
-    match location {
-        Location::Unified { parent } => Hierarchy::V2 { parent },
-        Location::Legacy { memory, cpu, pids } => Hierarchy::V1 { memory, cpu, pids },
     }
 }
 

@@ -3,21 +3,22 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use moat_core::cgroup::{Controller, Version};
 use moat_core::diagnose::Check;
 use moat_core::sandbox::{ExitStatus, Limits};
 use moat_core::spec::{Bytes, Cpus, Resources};
 use moat_host::cgroup::locate;
-use moat_host::idmap;
+use moat_host::subid;
 use moat_init::cgroup::Cgroup;
 use moat_init::control;
+use moat_init::first::Ids;
 use moat_init::sys::clone::{self, Namespaces};
 use moat_init::sys::mount::{self, Attributes, Depth};
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
 use crate::fault::namespace_hint;
-use crate::mapping::Trial;
-use crate::plan::hierarchy;
+use crate::mapping::{self, Trial};
 
 const NAMESPACES: [(&str, Namespaces); 6] = [
     ("user namespace", Namespaces::USER),
@@ -36,6 +37,7 @@ pub(crate) fn checks() -> Vec<Check> {
     checks.push(seccomp());
     checks.push(cgroup());
     checks.push(id_mapped_mounts());
+    checks.push(subordinate_ids());
     checks
 }
 
@@ -80,14 +82,9 @@ fn overlay() -> Check {
             }
         })?;
         if !root {
-            let (users, groups) =
-                (Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
-            let map = idmap::Map {
-                users: idmap::Range::single(users),
-                groups: idmap::Range::single(groups),
-            };
+            let map = mapping::own();
             if map.give_own_to(child.pid()).is_ok() {
-                monitor.proceed()?;
+                monitor.proceed(Ids { users: 1, groups: 1 })?;
             } else {
                 drop(monitor);
             }
@@ -152,13 +149,14 @@ fn seccomp() -> Check {
 fn cgroup() -> Check {
     let resources = Resources { cpus: Cpus::from_milli(1000), memory: Bytes::mib(64), pids: 64 };
     let name = format!("probe-{}", std::process::id());
-    let result = match locate() {
+    let result = match locate(&Controller::BASE) {
         Err(unusable) => Err((unusable.what, unusable.hint)),
-        Ok(location) => {
-            let hierarchy = hierarchy(location);
-            let version = match &hierarchy {
-                moat_init::cgroup::Hierarchy::V2 { .. } => "version 2",
-                moat_init::cgroup::Hierarchy::V1 { .. } => "version 1",
+        Ok(hierarchy) => {
+            let has = |version| hierarchy.0.values().any(|tree| tree.version == version);
+            let version = match (has(Version::V1), has(Version::V2)) {
+                (true, true) => "versions 1 and 2",
+                (true, false) => "version 1",
+                (false, _) => "version 2",
             };
             Cgroup::create(&hierarchy, &name, &Limits::from(&resources))
                 .and_then(Cgroup::remove)
@@ -181,13 +179,29 @@ fn id_mapped_mounts() -> Check {
     }
     let hint = "root on ext4, xfs or btrfs can be id-mapped; without, user 0 of a container owns \
                 what root owns";
-    let map = idmap::choose();
+    let map = subid::choose();
     let result = match Trial::new(&map) {
         Ok(trial) if trial.maps(Path::new("/"), Depth::One) => {
-            Ok(format!("/ seen with ids from {}", map.users.outside))
+            Ok(format!("/ seen with ids from {}", map.users.first()))
         }
         Ok(_) => Err(("/ is on a filesystem without them".to_owned(), hint.to_owned())),
         Err(errno) => Err((errno.desc().to_lowercase(), hint.to_owned())),
     };
+    check(name, false, result)
+}
+
+/// Sees whether a plain user's workload can have more ids than that user's own.
+fn subordinate_ids() -> Check {
+    let name = "subordinate ids";
+    if Uid::effective().is_root() {
+        return check(name, false, Ok("not needed by root".to_owned()));
+    }
+    let hint = "install newuidmap (package uidmap), and set ids aside: `usermod --add-subuids \
+                100000-165535 --add-subgids 100000-165535 USER`; without, a workload has user 0 \
+                alone";
+    let found = mapping::subordinate();
+    let result = found
+        .map(|map| format!("0..{} of a workload", map.users.count() - 1))
+        .map_err(|lacks| (lacks.what, hint.to_owned()));
     check(name, false, result)
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::{Exit, ExitStatus, Sandbox, StartError};
 use moat_core::spec::Signal;
-use moat_init::cgroup::Cgroup;
+use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control::{self, Monitor, Report};
 use moat_init::first;
 use moat_init::rootfs::UserNamespace;
@@ -47,11 +47,14 @@ impl Workload {
         let inner = first::Surroundings {
             staging: surroundings.staging.clone(),
             user_namespace: UserNamespace::Initial,
-            ids: first::Ids::All,
             root: first::RootIs::ToBuild,
             later: Namespaces::NONE,
             tree: None,
-            cgroup: if cgroup.is_some() { first::Cgroup::BornIn } else { first::Cgroup::None },
+            cgroup: match cgroup {
+                // All limits of a guest are of cgroup v2.
+                Some(_) => first::Cgroup::In { unified: true, join: JoinFiles::default() },
+                None => first::Cgroup::None,
+            },
         };
         let options = clone::Options {
             namespaces: Namespaces::PID

@@ -1,4 +1,4 @@
-//! Which ids of the host stand for the workload's (user_namespaces(7), subuid(5)).
+//! Which ids of the host stand for the workload's (user_namespaces(7)).
 
 use std::fs;
 use std::io;
@@ -6,12 +6,8 @@ use std::io;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// How many ids a workload has: those of every ordinary user, and `nobody`.
+/// How many ids a workload has where there are enough: those of every ordinary user, and `nobody`.
 pub const COUNT: u32 = 65536;
-
-/// The first range that is looked at when nobody has set one aside: above what distributions give
-/// to people and below what systemd gives to its own containers.
-const FIRST: u32 = 9 * COUNT;
 
 /// A run of ids: `inside..` in the workload is `outside..` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,46 +20,91 @@ pub struct Range {
     pub count: u32,
 }
 
-impl Range {
+/// Ids of the workload, from 0 on and without gaps: at least one range, each after the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranges(Vec<Range>);
+
+impl Ranges {
+    /// Id 0 is this id of the host; there is no other yet.
+    pub fn single(outside: u32) -> Self {
+        Self(vec![Range { inside: 0, outside, count: 1 }])
+    }
+
+    /// One range of [`COUNT`] ids.
+    pub fn whole(outside: u32) -> Self {
+        Self(vec![Range { inside: 0, outside, count: COUNT }])
+    }
+
     /// Every id is itself.
-    pub const IDENTITY: Self = Self { inside: 0, outside: 0, count: u32::MAX };
-
-    /// User 0 of the workload is this host id, and there is no other.
-    pub const fn single(outside: u32) -> Self {
-        Self { inside: 0, outside, count: 1 }
+    pub fn identity() -> Self {
+        Self(vec![Range { inside: 0, outside: 0, count: u32::MAX }])
     }
 
-    /// The host's id for the workload's, if it has one.
-    pub fn to_host(self, inside: u32) -> Option<u32> {
-        let offset = inside.checked_sub(self.inside).filter(|offset| *offset < self.count)?;
-        self.outside.checked_add(offset)
+    /// Adds ids of the host, as many of `count` as the workload still lacks to [`COUNT`].
+    pub(crate) fn add(&mut self, outside: u32, count: u32) {
+        let inside = self.count();
+        let count = count.min(COUNT.saturating_sub(inside));
+        if count > 0 {
+            self.0.push(Range { inside, outside, count });
+        }
     }
 
-    fn line(self) -> String {
-        format!("{} {} {}\n", self.inside, self.outside, self.count)
+    /// The ranges, in order.
+    pub fn as_slice(&self) -> &[Range] {
+        &self.0
+    }
+
+    /// How many ids there are.
+    pub fn count(&self) -> u32 {
+        self.0.last().map_or(0, |last| last.inside.saturating_add(last.count))
+    }
+
+    /// The host's id for 0.
+    pub fn first(&self) -> u32 {
+        self.0.first().map_or(0, |first| first.outside)
+    }
+
+    /// Whether an id of the host is one of the workload's.
+    pub fn has(&self, outside: u32) -> bool {
+        self.0.iter().any(|range| {
+            outside.checked_sub(range.outside).is_some_and(|offset| offset < range.count)
+        })
+    }
+
+    /// The lines of `uid_map` or `gid_map`.
+    fn lines(&self) -> String {
+        let line = |range: &Range| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        self.0.iter().map(line).collect()
     }
 }
 
 /// The maps of one workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
     /// Of users.
-    pub users: Range,
+    pub users: Ranges,
     /// Of groups.
-    pub groups: Range,
+    pub groups: Ranges,
 }
 
 impl Map {
     /// Every id is itself.
-    pub const IDENTITY: Self = Self { users: Range::IDENTITY, groups: Range::IDENTITY };
+    pub fn identity() -> Self {
+        Self { users: Ranges::identity(), groups: Ranges::identity() }
+    }
+
+    /// User and group 0 alone, which are these of the host.
+    pub fn single(user: u32, group: u32) -> Self {
+        Self { users: Ranges::single(user), groups: Ranges::single(group) }
+    }
 
     /// Gives a process's new user namespace this map; as the machine's root.
     ///
     /// # Errors
     /// The kernel's.
     pub fn give_to(&self, pid: Pid) -> io::Result<()> {
-        fs::write(format!("/proc/{pid}/uid_map"), self.users.line())?;
-        fs::write(format!("/proc/{pid}/gid_map"), self.groups.line())
+        give_users(pid, &self.users)?;
+        fs::write(format!("/proc/{pid}/gid_map"), self.groups.lines())
     }
 
     /// As [`Map::give_to`], as the plain user whose own ids the map has: setgroups(2) must be
@@ -72,50 +113,20 @@ impl Map {
     /// # Errors
     /// The kernel's.
     pub fn give_own_to(&self, pid: Pid) -> io::Result<()> {
-        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
-        self.give_to(pid)
+        give_users(pid, &self.users)?;
+        give_own_group(pid, &self.groups)
     }
 }
 
-/// The host ids for the workloads that root starts: what /etc/subuid and /etc/subgid set aside for
-/// `moat` or `root`, else the first range of which neither gives a part to anybody.
-pub fn choose() -> Map {
-    // A file that is not there gives nothing to anybody.
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let (users, groups) = (read("/etc/subuid"), read("/etc/subgid"));
-    let range = |outside| Range { inside: 0, outside, count: COUNT };
-    if let (Some(user), Some(group)) = (set_aside(&users), set_aside(&groups)) {
-        return Map { users: range(user), groups: range(group) };
-    }
-    let free = first_free(&[&users, &groups]);
-    Map { users: range(free), groups: range(free) }
+/// Gives a new user namespace its users: any as root, the caller's own alone as a plain user.
+pub(crate) fn give_users(pid: Pid, users: &Ranges) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/uid_map"), users.lines())
 }
 
-/// The lines `name:first:count`.
-fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        Some((name, fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?))
-    })
-}
-
-fn set_aside(text: &str) -> Option<u32> {
-    let of =
-        |wanted: &str| entries(text).find(|(name, _, count)| *name == wanted && *count >= COUNT);
-    of("moat").or_else(|| of("root")).map(|(_, first, _)| first)
-}
-
-fn first_free(files: &[&str]) -> u32 {
-    let taken = |start: u32| {
-        files.iter().flat_map(|text| entries(text)).any(|(_, first, count)| {
-            u64::from(first) < u64::from(start) + u64::from(COUNT)
-                && u64::from(start) < u64::from(first) + u64::from(count)
-        })
-    };
-    let step = usize::try_from(COUNT).unwrap_or(usize::MAX);
-    // The last range below 2^31, where signed ids of some filesystems end.
-    (FIRST..0x7fff_0000).step_by(step).find(|start| !taken(*start)).unwrap_or(FIRST)
+/// Gives a new user namespace the caller's own group alone, as a plain user.
+pub(crate) fn give_own_group(pid: Pid, groups: &Ranges) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    fs::write(format!("/proc/{pid}/gid_map"), groups.lines())
 }
 
 #[cfg(test)]
@@ -123,26 +134,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_aside_is_taken() {
-        let text = "ann:100000:65536\nroot:700000:65536\nmoat:800000:65536\n";
-        assert_eq!(set_aside(text), Some(800_000));
-        assert_eq!(set_aside("root:700000:65536\n"), Some(700_000));
-        assert_eq!(set_aside("moat:700000:1000\nbad\nx:y:z\n"), None);
+    fn ids_go_on_where_the_last_range_ended_and_end_at_the_count() {
+        let mut ranges = Ranges::single(1000);
+        ranges.add(100_000, 10);
+        ranges.add(300_000, 0);
+        ranges.add(500_000, u32::MAX);
+        ranges.add(900_000, 1);
+        assert_eq!(ranges.lines(), "0 1000 1\n1 100000 10\n11 500000 65525\n");
+        assert_eq!((ranges.count(), ranges.first()), (COUNT, 1000));
+        assert!(ranges.has(1000) && ranges.has(100_009) && !ranges.has(100_010));
+        assert!(!ranges.has(0) && !ranges.has(565_525) && ranges.has(565_524));
     }
 
     #[test]
-    fn what_belongs_to_others_is_passed_over() {
-        assert_eq!(first_free(&[""]), FIRST);
-        let text = format!("ann:{}:1\nbob:{}:200000\n", FIRST + 5, FIRST + 2 * COUNT);
-        assert_eq!(first_free(&["", &text]), FIRST + COUNT);
-        let text = format!("ann:{}:{}\n", FIRST, 3 * COUNT);
-        assert_eq!(first_free(&[&text]), FIRST + 3 * COUNT);
-    }
-
-    #[test]
-    fn an_id_outside_the_range_has_no_host_id() {
-        let range = Range { inside: 0, outside: 1000, count: 10 };
-        assert_eq!((range.to_host(9), range.to_host(10)), (Some(1009), None));
-        assert_eq!(Range::IDENTITY.to_host(0), Some(0));
+    fn the_identity_has_every_id() {
+        let all = Ranges::identity();
+        assert!(all.has(0) && all.has(u32::MAX - 1));
+        assert_eq!(all.lines(), "0 0 4294967295\n");
     }
 }

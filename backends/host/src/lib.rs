@@ -2,16 +2,20 @@
 
 #![deny(unsafe_code)]
 
+pub mod block;
 pub mod cgroup;
 pub mod dirs;
 pub mod idmap;
 mod lock;
 pub mod machine;
 mod mountinfo;
+pub mod newidmap;
 pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod sandbox;
+pub mod socket;
 pub mod source;
 pub mod state;
+pub mod subid;
 pub mod terminal;

@@ -15,14 +15,16 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::first::Ids;
+
 /// The most that a message takes, in bytes; a longer reason is cut.
 const LIMIT: usize = 16 << 10;
 
 /// What the owner says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Ids are mapped and the root is built.
-    Proceed,
+    /// Ids are mapped, so many, and the root is built.
+    Proceed(Ids),
     /// Run the workload's command.
     Start,
     /// Send it a signal.
@@ -77,8 +79,8 @@ impl Monitor {
     ///
     /// # Errors
     /// `EPIPE` when it is gone.
-    pub fn proceed(&self) -> nix::Result<()> {
-        send(&self.0, &Order::Proceed, None)
+    pub fn proceed(&self, ids: Ids) -> nix::Result<()> {
+        send(&self.0, &Order::Proceed(ids), None)
     }
 
     /// Lets the workload's command run.
@@ -125,9 +127,9 @@ impl First {
     ///
     /// # Errors
     /// `EPIPE` when the owner is gone.
-    pub fn wait_to_proceed(&self) -> nix::Result<()> {
+    pub fn wait_to_proceed(&self) -> nix::Result<Ids> {
         match self.receive()? {
-            Some(Order::Proceed) => Ok(()),
+            Some(Order::Proceed(ids)) => Ok(ids),
             _ => Err(Errno::EPIPE),
         }
     }

@@ -15,6 +15,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid, setsid};
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup::JoinFiles;
 use crate::control::{First, Order};
@@ -33,10 +34,9 @@ pub struct Surroundings {
     /// An existing directory of moat's own, over which the root is built.
     pub staging: PathBuf,
     /// Whether it is in a user namespace of moat's own. If so it waits for
-    /// [`Monitor::proceed`](crate::control::Monitor::proceed) before it needs ids.
+    /// [`Monitor::proceed`](crate::control::Monitor::proceed), which says what ids it has, before
+    /// it needs them.
     pub user_namespace: UserNamespace,
-    /// Which ids that has.
-    pub ids: Ids,
     /// Who builds the root.
     pub root: RootIs,
     /// The namespaces that it makes itself, while its owner builds the root; it has the others.
@@ -47,13 +47,20 @@ pub struct Surroundings {
     pub cgroup: Cgroup,
 }
 
-/// Which ids the user namespace has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ids {
-    /// Those of every ordinary user and group.
-    All,
-    /// 0 alone, which stands for the plain user who started moat.
-    One,
+/// How many ids the workload has, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// Users.
+    pub users: u32,
+    /// Groups. With one alone, which is that of the plain user who started moat, there are no
+    /// supplementary ones (user_namespaces(7), `setgroups`).
+    pub groups: u32,
+}
+
+impl Ids {
+    /// Those of every ordinary user and group, and `nobody`: what a workload has on every wall but
+    /// where a plain user started moat, also where the kernel would give it more.
+    pub const ALL: Self = Self { users: 65536, groups: 65536 };
 }
 
 /// Who builds the root.
@@ -70,10 +77,13 @@ pub enum RootIs {
 pub enum Cgroup {
     /// It has none of its own.
     None,
-    /// It was born in it (v2).
-    BornIn,
-    /// By these files (v1).
-    Join(JoinFiles),
+    /// It has one.
+    In {
+        /// Whether it was born in a part of it (v2).
+        unified: bool,
+        /// By what it joins the rest (v1).
+        join: JoinFiles,
+    },
 }
 
 /// The descriptors of the first process.
@@ -138,8 +148,8 @@ fn keep_descriptors(
     let mut keep = vec![control.as_fd().as_raw_fd()];
     keep.extend(process::numbers(stdio));
     keep.extend(FaultPoint::descriptor());
-    if let Cgroup::Join(files) = &surroundings.cgroup {
-        keep.extend(files.numbers());
+    if let Cgroup::In { join, .. } = &surroundings.cgroup {
+        keep.extend(join.numbers());
     }
     descriptor::keep_only(&mut keep).step(|| "close descriptors")
 }
@@ -158,9 +168,14 @@ fn set_up(
     network::loopback_up().step(|| "bring up the loopback interface")?;
     FaultPoint::Named.reached();
     let own = surroundings.user_namespace == UserNamespace::Own;
-    if own && control.wait_to_proceed().is_err() {
-        return Ok(None);
-    }
+    let ids = if own {
+        match control.wait_to_proceed() {
+            Ok(ids) => ids,
+            Err(_) => return Ok(None),
+        }
+    } else {
+        Ids::ALL
+    };
     FaultPoint::ToldToProceed.reached();
     // Before the change of user: the staging directory is the machine's root's alone.
     let built = match surroundings.root {
@@ -168,7 +183,7 @@ fn set_up(
         RootIs::ToBuild => None,
     };
     if own {
-        become_root(surroundings.ids)?;
+        become_root(ids)?;
     }
     FaultPoint::BecameRoot.reached();
     // Nobody in the workload may look at or reach through this process, which is still moat's own
@@ -178,11 +193,7 @@ fn set_up(
         Some(root) => root,
         None => build(sandbox, surroundings)?,
     };
-    let group = match surroundings.ids {
-        Ids::All => TerminalGroup::Tty,
-        Ids::One => TerminalGroup::Own,
-    };
-    kernel_fs::mount_all(root.as_fd(), cgroup, group)?;
+    kernel_fs::mount_all(root.as_fd(), cgroup, TerminalGroup::of(ids))?;
     FaultPoint::KernelFilesystemsMounted.reached();
     kernel_fs::mask(root.as_fd())?;
     FaultPoint::Masked.reached();
@@ -195,7 +206,7 @@ fn set_up(
         None => (stdio, None),
         Some(Terminal { master, peer }) => (thrice(peer)?, Some(master)),
     };
-    let program = Program::prepare(&sandbox.process, surroundings.ids, stdio)?;
+    let program = Program::prepare(&sandbox.process, ids, stdio)?;
     FaultPoint::ProgramPrepared.reached();
     Ok(Some((program, master)))
 }
@@ -220,24 +231,21 @@ fn open_root(surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
 /// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether it is that
 /// of the tree of cgroup v2, so that this can be shown: by v1 files it is joined in other trees.
 fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
-    match cgroup {
-        Cgroup::None => return Ok(false),
-        Cgroup::BornIn => {}
-        Cgroup::Join(files) => files.join().step(|| "join the cgroup")?,
-    }
+    let Cgroup::In { unified, join } = cgroup else { return Ok(false) };
+    join.join().step(|| "join the cgroup")?;
     match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
         // A kernel built without cgroup namespaces would show the whole tree.
         Err(Errno::EINVAL) => return Ok(false),
         unshared => unshared.step(|| "make a cgroup namespace")?,
     }
-    Ok(matches!(cgroup, Cgroup::BornIn))
+    Ok(*unified)
 }
 
 /// Becomes user 0 of the user namespace, with all its rights there.
 fn become_root(ids: Ids) -> Result<(), StartError> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     let step = || "become user 0 of the user namespace";
-    if ids == Ids::All {
+    if ids.groups > 1 {
         setgroups(&[]).step(step)?;
     }
     setresgid(gid, gid, gid).step(step)?;

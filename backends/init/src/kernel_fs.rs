@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::error::Step;
+use crate::first::Ids;
 use crate::inside;
 use crate::sys::mount::{self, Attributes, Depth};
 
@@ -69,13 +70,22 @@ pub(crate) fn mount_all(
     }
 }
 
+/// The number of group `tty` everywhere.
+const TTY: u32 = 5;
+
 /// The group of the terminals in the workload's devpts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TerminalGroup {
-    /// 5, which is `tty` everywhere.
+    /// `tty`, 5.
     Tty,
-    /// That of the process that opens them: the user namespace has no other.
+    /// That of the process that opens them: the user namespace has no such group.
     Own,
+}
+
+impl TerminalGroup {
+    pub(crate) fn of(ids: Ids) -> Self {
+        if ids.groups > TTY { Self::Tty } else { Self::Own }
+    }
 }
 
 fn put(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> nix::Result<()> {

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Process, StartError};
 use moat_core::spec::{Capability, GuestPath, Rlimit};
-use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -44,11 +43,7 @@ impl Program {
         stdio: [OwnedFd; 3],
     ) -> Result<Self, StartError> {
         let identity = user::look_up(&process.user)?;
-        if ids == Ids::One && (identity.uid, identity.gid) != (0, 0) {
-            let reason = "started as a plain user, moat has only user 0 to give";
-            let (uid, gid) = (identity.uid, identity.gid);
-            Err(reason.to_owned()).step(|| format!("become user {uid}:{gid}"))?;
-        }
+        see_that_it_has(ids, &identity)?;
         let home = (!process.env.contains_key("HOME")).then_some(("HOME", identity.home.as_str()));
         let env = process.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(home);
         Ok(Self {
@@ -112,19 +107,38 @@ impl Program {
     }
 }
 
+/// What is asked for must be among the ids that there are. The kernel alone would not do: on some
+/// walls it has more, and -1 is for it no id but the wish to stay who one is (setresuid(2)).
+fn see_that_it_has(ids: Ids, identity: &Identity) -> Result<(), StartError> {
+    let end = |count: u32| match count {
+        1 => "started as a plain user, moat has only user 0 to give".to_owned(),
+        count => format!("the workload's ids end at {}", count - 1),
+    };
+    let (uid, gid) = (identity.uid, identity.gid);
+    let become_user = || format!("become user {uid}:{gid}");
+    if uid >= ids.users {
+        Err(end(ids.users)).step(become_user)?;
+    }
+    if gid >= ids.groups {
+        Err(end(ids.groups)).step(become_user)?;
+    }
+    // With one group alone there are no supplementary ones: nobody has any then but user 0.
+    let outside = identity.groups.iter().find(|gid| ids.groups > 1 && **gid >= ids.groups);
+    if let Some(gid) = outside {
+        Err(end(ids.groups)).step(|| format!("become a member of group {gid}"))?;
+    }
+    Ok(())
+}
+
 fn change_user(identity: &Identity, ids: Ids) -> Result<(), StartError> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    if ids == Ids::All {
+    if ids.groups > 1 {
         let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups).step(|| "set supplementary groups")?;
     }
     let become_user = || format!("become user {uid}:{gid}");
-    let outside = |errno| match errno {
-        Errno::EINVAL => "the workload's ids end at 65535".to_owned(),
-        errno => crate::error::Reason::reason(&errno),
-    };
-    setresgid(gid, gid, gid).map_err(outside).step(become_user)?;
-    setresuid(uid, uid, uid).map_err(outside).step(become_user)
+    setresgid(gid, gid, gid).step(become_user)?;
+    setresuid(uid, uid, uid).step(become_user)
 }
 
 /// Pipes among stdin, stdout and stderr, and the workload's own terminal, become its user's, so

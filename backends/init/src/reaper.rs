@@ -59,7 +59,7 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
             match control.receive() {
                 // One that has just ended needs no signal.
                 Ok(Some(Order::Signal(signal))) => send(child, signal),
-                Ok(Some(Order::Proceed | Order::Start)) => {}
+                Ok(Some(Order::Proceed(_) | Order::Start)) => {}
                 Ok(None) | Err(_) => return Ok(ABANDONED),
             }
         }

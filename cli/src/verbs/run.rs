@@ -38,7 +38,7 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
         output.result(&plan.steps(), |steps| numbered(steps))?;
         return Ok(0);
     }
-    let exit = carry_out(&host, &approved, backend.name(), plan)?;
+    let exit = carry_out(output, &host, &approved, backend.name(), plan)?;
     if exit.oom {
         output.warn(&format!(
             "{}: the memory limit of {} was reached, and the kernel killed what was over it",
@@ -62,6 +62,7 @@ fn numbered(steps: &[Step]) -> String {
 }
 
 fn carry_out(
+    output: Output,
     host: &Host,
     approved: &Approved,
     backend: &str,
@@ -70,8 +71,13 @@ fn carry_out(
     let workload = approved.workload();
     let signals = Signals::hold()?;
     let journal = host.store.begin(&header(approved, backend)?)?;
+    let dir = journal.dir().to_owned();
     let mut instance = Instance::create(journal, plan)?;
-    let outcome = instance.start().and_then(|()| monitor::watch(&mut instance, workload, signals));
+    for warning in instance.warnings() {
+        output.warn(&warning);
+    }
+    let outcome =
+        instance.start().and_then(|()| monitor::watch(&mut instance, workload, signals, &dir));
     let destroyed = instance.destroy().and_then(Journal::forget);
     let exit = outcome?;
     destroyed?;
