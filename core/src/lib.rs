@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
+pub mod control;
 pub mod diagnose;
 pub mod fault_point;
 pub mod lifecycle;

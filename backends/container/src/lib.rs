@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! plan      what will be done, from the workload and a look at this host
+//! limits    where they are held, or why not
 //! create    cgroup, namespaces, id map; the root is built in the container's mount namespace,
 //!           by its monitor with the host's own rights, or by a plain user's container itself;
 //!           then moat-init's first process sets up the rest and waits
@@ -15,6 +16,8 @@
 mod aside;
 mod create;
 mod fault;
+mod group;
+mod limits;
 mod mapping;
 mod plan;
 mod probe;

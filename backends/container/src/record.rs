@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_host::process::ProcessId;
-use moat_init::cgroup::Hierarchy;
 use serde::{Deserialize, Serialize};
 
 use crate::mapping::Mapping;

@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::Exit;
 use moat_core::spec::Signal;
-use moat_core::workload::{Terminal, Workload};
+use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
 use moat_host::process::ProcessId;
-use moat_init::cgroup::{Cgroup, Hierarchy};
+use moat_init::cgroup::{self, Cgroup};
 use moat_init::sys::clone::{open_pid, signal_pidfd};
 use moat_init::watch::Watch;
 use nix::errno::Errno;
@@ -17,7 +18,6 @@ use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
 use crate::fault::fault;
-use crate::plan::hierarchy;
 use crate::record::Record;
 
 /// How long the kernel may take to end a killed container.
@@ -36,9 +36,20 @@ impl Remains {
     pub(crate) fn find(dir: &Path) -> Result<Self, Fault> {
         let (process, cgroup) = match Record::read(dir)? {
             Some(record) => (record.process, record.cgroup),
-            None => (None, moat_host::cgroup::locate().ok().map(hierarchy)),
+            None => (None, Some(moat_host::cgroup::everywhere())),
         };
         Ok(Self { dir: dir.to_owned(), process, cgroup })
+    }
+}
+
+impl Remains {
+    /// Its cgroup, with that by which its processes may have been stopped.
+    fn group(&self) -> Option<Cgroup> {
+        let mut group = Cgroup::find(self.cgroup.as_ref()?, &Record::group_name(&self.dir));
+        if let Some(parent) = moat_host::cgroup::freezer() {
+            group.set_freezer(&parent);
+        }
+        Some(group)
     }
 }
 
@@ -67,10 +78,19 @@ impl Workload for Remains {
     }
 
     fn destroy(self: Box<Self>) -> Result<(), Fault> {
+        let left = |error: cgroup::Error| {
+            Fault::new(Code::Container, "can't remove what is left of the container's cgroup")
+                .because(error)
+        };
+        let group = self.group();
         if let Some(process) = self.process
             && let Some(pidfd) = send(process, Signal::KILL)?
         {
             let mut watch = Watch::default();
+            // One that was stopped does not end before it may go on.
+            if let Some(group) = &group {
+                group.thaw().map_err(left)?;
+            }
             watch.add(Some(pidfd.as_fd()), PollFlags::POLLIN);
             let until = Instant::now().checked_add(PATIENCE);
             let ended =
@@ -80,17 +100,25 @@ impl Workload for Remains {
                 return Err(Fault::new(Code::Container, what));
             }
         }
-        if let Some(hierarchy) = &self.cgroup {
-            let group = Cgroup::find(hierarchy, &Record::group_name(&self.dir));
-            group.kill().and_then(|()| group.remove()).map_err(|error| {
-                Fault::new(Code::Container, "can't remove what is left of the container's cgroup")
-                    .because(error)
-            })?;
+        match group {
+            Some(group) => group.kill().and_then(|()| group.remove()).map_err(left),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        None
+    }
+
+    fn pause(&mut self) -> Option<&mut dyn Pause> {
+        None
+    }
+
+    fn stats(&mut self) -> Option<&mut dyn Stats> {
+        None
+    }
+
+    fn exec(&mut self) -> Option<&mut dyn Exec> {
         None
     }
 }

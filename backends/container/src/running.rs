@@ -7,7 +7,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
 use moat_core::spec::Signal;
-use moat_core::workload::{Terminal, Workload};
+use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
 use moat_init::cgroup::Cgroup;
 use moat_init::control::{Monitor, Report};
 use moat_init::sys::clone::Child;
@@ -25,7 +25,9 @@ pub(crate) struct Running {
     /// Until the first process has closed its end.
     monitor: Option<Monitor>,
     relay: Relay,
-    cgroup: Option<Cgroup>,
+    pub(crate) cgroup: Option<Cgroup>,
+    /// Whether all its processes are stopped.
+    pub(crate) paused: bool,
     /// Whether the first process is moat's reaper, else it is the workload itself.
     reaper: bool,
     /// What the reaper has said of the workload.
@@ -33,6 +35,8 @@ pub(crate) struct Running {
     /// How the first process ended; after that it is reaped.
     ended: Option<ExitStatus>,
     exit: Option<Exit>,
+    /// What showed while it was made.
+    warnings: Vec<String>,
 }
 
 impl Running {
@@ -48,11 +52,18 @@ impl Running {
             monitor: Some(monitor),
             relay,
             cgroup,
+            paused: false,
             reaper,
             reported: None,
             ended: None,
             exit: None,
+            warnings: Vec::new(),
         }
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 
     /// One turn of waiting; false when `until` has passed or `wake` can be read.
@@ -178,6 +189,10 @@ impl Workload for Running {
         if self.ended.is_none() {
             let failed = |errno| fault("can't end the container's processes", errno);
             self.child.signal(Signal::KILL).map_err(failed)?;
+            // What is stopped ends only when it goes on, and then does nothing else.
+            if self.paused {
+                self.resume()?;
+            }
             self.child.wait().map_err(failed)?;
         }
         FaultPoint::ProcessesEnded.reached();
@@ -190,8 +205,27 @@ impl Workload for Running {
         })
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let text = |refusal: &String| {
+            format!("the workload has fewer users and groups than there could be: {refusal}")
+        };
+        self.warnings.iter().map(text).collect()
+    }
+
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {
         self.relay.terminal().is_some().then_some(&mut self.relay as &mut dyn Terminal)
+    }
+
+    fn exec(&mut self) -> Option<&mut dyn Exec> {
+        None
+    }
+
+    fn pause(&mut self) -> Option<&mut dyn Pause> {
+        Some(self)
+    }
+
+    fn stats(&mut self) -> Option<&mut dyn Stats> {
+        Some(self)
     }
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::wire::{SHARE, SHARE_TAG};
-use moat_init::cgroup::Hierarchy;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
@@ -77,7 +77,7 @@ pub(crate) fn leave_initramfs() -> Result<(), BootError> {
 pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         staging: STAGING.into(),
-        cgroups: Some(Hierarchy::V2 { parent: CGROUPS.into() }),
+        cgroups: Some(Hierarchy::unified(CGROUPS)),
         own_machine: true,
     }
 }

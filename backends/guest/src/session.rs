@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::sandbox::{Exit, StartError};
 use moat_core::wire::{FromGuest, STREAM_LIMIT, Start, Stream, ToGuest, VERSION, WireError};
-use moat_init::cgroup::Hierarchy;
 use moat_init::control::Report;
 use moat_init::watch::Watch;
 use nix::poll::PollFlags;

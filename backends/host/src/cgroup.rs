@@ -1,37 +1,17 @@
-//! Where on this host the groups that hold limits can be made: cgroup v2, or v1 where the
-//! controllers are still there (cgroups(7)).
+//! Where on this host the groups that hold limits can be made: cgroup v2, v1, or both where the
+//! controllers are split between them (cgroups(7)).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::{Controller, Hierarchy, Tree, Version};
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::mountinfo::{self, MountPoint};
 
 /// The group in which moat makes those of its instances.
 const OURS: &str = "moat";
-
-/// The controllers that limits need.
-const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
-
-/// The groups in which those of instances are made. They need not be there yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// cgroup v2.
-    Unified {
-        /// The parent.
-        parent: PathBuf,
-    },
-    /// cgroup v1.
-    Legacy {
-        /// The parent in the hierarchy of `memory`.
-        memory: PathBuf,
-        /// The parent in the hierarchy of `cpu`.
-        cpu: PathBuf,
-        /// The parent in the hierarchy of `pids`.
-        pids: PathBuf,
-    },
-}
 
 /// Why none can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,79 +29,134 @@ impl Unusable {
     }
 }
 
-/// Finds where this user's groups can be made. Touches nothing.
+/// Finds where this user's groups with these controllers can be made. Touches nothing.
 ///
 /// # Errors
-/// Why there is no such place.
-pub fn locate() -> Result<Location, Unusable> {
-    let mounts = mountinfo::read().map_err(|error| {
-        Unusable::new(format!("/proc/self/mountinfo can't be read: {error}"), "mount /proc")
-    })?;
+/// Why there is no such place for one of them.
+pub fn locate(controllers: &[Controller]) -> Result<Hierarchy, Unusable> {
+    let mounts = mounts()?;
     let unified = mounts.iter().rfind(|mount| mount.kind == "cgroup2");
-    if let Some(unified) = unified.filter(|unified| has_controllers(&unified.at)) {
-        let parent = if Uid::effective().is_root() {
-            unified.at.join(OURS)
+    let offered = unified.map(|mount| controllers_of(&mount.at)).unwrap_or_default();
+    let is_offered = |controller: &Controller| has(&offered, *controller);
+    let (in_unified, in_legacy): (Vec<_>, Vec<_>) =
+        controllers.iter().copied().partition(is_offered);
+    let mut found = BTreeMap::new();
+    if let Some(unified) = unified.filter(|_| !in_unified.is_empty()) {
+        let above = if Uid::effective().is_root() {
+            unified.at.clone()
         } else {
-            delegated(&unified.at)?.join(OURS)
+            delegated(&unified.at, &in_unified)?
         };
-        return Ok(Location::Unified { parent });
+        let tree = Tree { version: Version::V2, parent: above.join(OURS) };
+        found.extend(in_unified.into_iter().map(|controller| (controller, tree.clone())));
     }
-    legacy(&mounts)
+    for controller in in_legacy {
+        let parent = legacy(&mounts, controller, !offered.is_empty())?;
+        found.insert(controller, Tree { version: Version::V1, parent });
+    }
+    Ok(Hierarchy(found))
 }
 
-fn has_controllers(dir: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(dir.join("cgroup.controllers")) else { return false };
-    CONTROLLERS.iter().all(|wanted| text.split_whitespace().any(|word| word == *wanted))
+/// Every place in which this user's groups may have been made, whatever limits they hold.
+pub fn everywhere() -> Hierarchy {
+    let all = Controller::BASE.into_iter().chain([Controller::Cpuset, Controller::Io]);
+    let found = all.filter_map(|controller| locate(&[controller]).ok());
+    Hierarchy(found.flat_map(|hierarchy| hierarchy.0).collect())
+}
+
+/// The group of cgroup v1 in which those that stop processes are made, where that tree is mounted
+/// and this user may write it. With cgroup v2 every group can do it.
+pub fn freezer() -> Option<PathBuf> {
+    let mounts = mounts().ok()?;
+    writable_parent(v1_mount(&mounts, "freezer")?).ok()
+}
+
+fn mounts() -> Result<Vec<MountPoint>, Unusable> {
+    mountinfo::read().map_err(|error| {
+        Unusable::new(format!("/proc/self/mountinfo can't be read: {error}"), "mount /proc")
+    })
+}
+
+/// The controllers that a group of cgroup v2 has; none where it can't be read.
+fn controllers_of(dir: &Path) -> String {
+    fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default()
+}
+
+fn has(controllers: &str, wanted: Controller) -> bool {
+    controllers.split_whitespace().any(|word| word == wanted.name(Version::V2))
 }
 
 /// The highest group above the caller's own that this user may write: only from there may it move
 /// processes into groups below (cgroup-v2.rst, "Delegation Containment").
-fn delegated(mount: &Path) -> Result<PathBuf, Unusable> {
+fn delegated(mount: &Path, wanted: &[Controller]) -> Result<PathBuf, Unusable> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     let own = mount.join(own);
-    own.ancestors()
-        .take_while(|dir| dir.starts_with(mount))
-        .filter(|dir| writable(dir) && has_controllers(dir))
-        .last()
-        .map(Path::to_owned)
-        .ok_or_else(|| {
-            Unusable::new(
-                format!("cgroup {} is not delegated to this user", own.display()),
-                "start moat with `systemd-run --user --scope -p Delegate=yes moat ...`, or as root",
-            )
-        })
+    let above = own.ancestors().take_while(|dir| dir.starts_with(mount));
+    let writable: Vec<&Path> = above.filter(|dir| is_writable(dir)).collect();
+    let lacks = |dir: &Path| {
+        let there = controllers_of(dir);
+        wanted.iter().copied().find(|controller| !has(&there, *controller))
+    };
+    if let Some(highest) = writable.iter().rfind(|dir| lacks(dir).is_none()) {
+        return Ok(highest.to_path_buf());
+    }
+    match writable.last().and_then(|dir| Some((dir, lacks(dir)?))) {
+        None => Err(Unusable::new(
+            format!("cgroup {} is not delegated to this user", own.display()),
+            "start moat with `systemd-run --user --scope -p Delegate=yes moat ...`, or as root",
+        )),
+        Some((dir, controller)) => Err(Unusable::new(
+            format!("cgroup {} has no {controller} controller for this user", dir.display()),
+            format!(
+                "have systemd delegate it (`Delegate=cpu cpuset io memory pids` for \
+                 user@{}.service), or start moat as root",
+                Uid::effective()
+            ),
+        )),
+    }
 }
 
-fn writable(dir: &Path) -> bool {
+fn is_writable(dir: &Path) -> bool {
     let may = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
     may(dir) && may(&dir.join("cgroup.procs")) && may(&dir.join("cgroup.subtree_control"))
 }
 
-fn legacy(mounts: &[MountPoint]) -> Result<Location, Unusable> {
-    let find = |controller: &str| {
-        let has = |mount: &&MountPoint| {
-            mount.kind == "cgroup" && mount.options.split(',').any(|option| option == controller)
-        };
-        let mount = mounts.iter().rfind(has).ok_or_else(|| {
-            Unusable::new(
-                format!("no cgroup hierarchy with the {controller} controller is mounted"),
-                "mount cgroup2 at /sys/fs/cgroup: `mount -t cgroup2 none /sys/fs/cgroup`",
-            )
-        })?;
-        let parent = mount.at.join(OURS);
-        let may =
-            access(&parent, AccessFlags::W_OK).or_else(|_| access(&mount.at, AccessFlags::W_OK));
-        may.map_err(|_| {
-            Unusable::new(
-                format!("{} can't be written by this user", mount.at.display()),
-                "start moat as root, or boot with cgroup v2 (`systemd.unified_cgroup_hierarchy=1`)",
-            )
-        })?;
-        Ok(parent)
+fn v1_mount<'m>(mounts: &'m [MountPoint], controller: &str) -> Option<&'m MountPoint> {
+    let has = |mount: &&MountPoint| {
+        mount.kind == "cgroup" && mount.options.split(',').any(|option| option == controller)
     };
-    let [memory, cpu, pids] = CONTROLLERS.map(find);
-    Ok(Location::Legacy { memory: memory?, cpu: cpu?, pids: pids? })
+    mounts.iter().rfind(has)
+}
+
+/// The parent in the tree of cgroup v1 that has this controller.
+fn legacy(
+    mounts: &[MountPoint],
+    controller: Controller,
+    beside_unified: bool,
+) -> Result<PathBuf, Unusable> {
+    let name = controller.name(Version::V1);
+    let mount = v1_mount(mounts, name).ok_or_else(|| {
+        let hint = if beside_unified {
+            "use a kernel, or a container around moat, whose cgroups have it"
+        } else {
+            "mount cgroup2 at /sys/fs/cgroup: `mount -t cgroup2 none /sys/fs/cgroup`"
+        };
+        Unusable::new(format!("no cgroup hierarchy with the {name} controller is mounted"), hint)
+    })?;
+    writable_parent(mount)
+}
+
+fn writable_parent(mount: &MountPoint) -> Result<PathBuf, Unusable> {
+    let parent = mount.at.join(OURS);
+    let may = access(&parent, AccessFlags::W_OK).or_else(|_| access(&mount.at, AccessFlags::W_OK));
+    may.map_err(|_| {
+        Unusable::new(
+            format!("{} can't be written by this user", mount.at.display()),
+            "start moat as root, or boot with cgroup v2 (`systemd.unified_cgroup_hierarchy=1`)",
+        )
+    })?;
+    Ok(parent)
 }
 
 #[cfg(test)]
@@ -135,21 +170,26 @@ mod tests {
     #[test]
     fn each_controller_is_found_in_its_own_hierarchy() {
         let dir = tempfile::tempdir().unwrap();
-        let mounts = [
-            mount(dir.path(), "rw,memory"),
-            mount(dir.path(), "rw,cpu,cpuacct"),
-            mount(dir.path(), "rw,pids"),
-        ];
-        let parent = dir.path().join("moat");
-        let found = legacy(&mounts).unwrap();
-        let expected =
-            Location::Legacy { memory: parent.clone(), cpu: parent.clone(), pids: parent };
-        assert_eq!(found, expected);
+        let trees: Vec<PathBuf> = ["a", "b"].iter().map(|name| dir.path().join(name)).collect();
+        trees.iter().for_each(|tree| fs::create_dir(tree).unwrap());
+        let mounts = [mount(&trees[0], "rw,blkio"), mount(&trees[1], "rw,cpu,cpuacct")];
+        let find = |controller| legacy(&mounts, controller, false).unwrap();
+        assert_eq!(find(Controller::Io), trees[0].join("moat"));
+        assert_eq!(find(Controller::Cpu), trees[1].join("moat"));
     }
 
     #[test]
     fn a_missing_controller_is_named() {
         let mounts = [mount(Path::new("/x"), "rw,cpuset"), mount(Path::new("/y"), "rw,cpuacct")];
-        assert!(legacy(&mounts).unwrap_err().what.contains("the memory controller"));
+        let unusable = legacy(&mounts, Controller::Io, true).unwrap_err();
+        assert!(unusable.what.contains("the blkio controller"), "{unusable}");
+        assert!(!unusable.hint.contains("mount cgroup2"), "it is: {}", unusable.hint);
+        assert!(legacy(&mounts, Controller::Cpu, false).is_err(), "cpuacct is not cpu");
+    }
+
+    #[test]
+    fn controllers_are_matched_whole() {
+        assert!(has("cpuset cpu io\n", Controller::Cpu));
+        assert!(!has("cpuset hugetlb\n", Controller::Cpu));
     }
 }

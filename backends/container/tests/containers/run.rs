@@ -158,11 +158,10 @@ impl Case {
 
 /// moat's own groups.
 pub(crate) fn groups() -> Vec<PathBuf> {
-    match moat_host::cgroup::locate() {
-        Ok(moat_host::cgroup::Location::Unified { parent }) => vec![parent],
-        Ok(moat_host::cgroup::Location::Legacy { memory, cpu, pids }) => vec![memory, cpu, pids],
-        Err(unusable) => panic!("{unusable}"),
-    }
+    let found = moat_host::cgroup::everywhere();
+    assert!(!found.0.is_empty(), "this host has no cgroups");
+    let parents = found.parents().into_iter().map(Path::to_owned);
+    parents.chain(moat_host::cgroup::freezer()).collect()
 }
 
 impl Outcome {

@@ -5,10 +5,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moat_core::spec::Signal;
-use nix::unistd::Pid;
-
 use super::Error;
+
+impl Error {
+    /// Whether a file is not there: the kernel does not have it, or the group is gone.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound
+            || source.raw_os_error() == Some(libc::ENODEV))
+    }
+}
 
 pub(super) fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::File {
@@ -25,14 +30,6 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
         .open(path)
         .and_then(|mut file| file.write_all(value.as_bytes()))
         .map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
-}
-
-/// As [`fn@write`], but for a file that this kernel may not have.
-pub(super) fn write_if_there(path: &Path, value: &str) -> Result<(), Error> {
-    match write(path, value) {
-        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        written => written,
-    }
 }
 
 /// The value of `key` in lines of `key value`.
@@ -73,29 +70,6 @@ pub(super) fn remove(dir: &Path, patience: Duration) -> Result<(), Error> {
             }
         }
     }
-}
-
-/// Kills every process of a group one by one, until none is left that was not yet killed.
-pub(super) fn kill_all(dir: &Path) -> Result<(), Error> {
-    let procs = dir.join("cgroup.procs");
-    // One that forks faster than it is killed is found again, but not for ever.
-    for _ in 0..100 {
-        let text = match read(&procs) {
-            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(());
-            }
-            text => text?,
-        };
-        if text.is_empty() {
-            return Ok(());
-        }
-        for pid in text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
-            // It may have ended since.
-            let _ = crate::sys::process::kill(Pid::from_raw(pid), Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

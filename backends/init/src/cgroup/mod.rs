@@ -1,39 +1,33 @@
-//! A control group of the workload's own, that holds its limits: on cgroup v2, and on v1 where
-//! the hierarchies of memory, cpu and pids are mounted apart (cgroups(7)).
+//! A control group of the workload's own, that holds its limits: on cgroup v2, on v1, and where the
+//! controllers are split between them (cgroups(7)). Only the trees of the limits that are asked for
+//! are used, since each costs a join and a removal.
+//!
+//! ```text
+//! setting   which limit is which file
+//! v1, v2    what must be so before those can be written
+//! freezer   all processes stopped, and let go on
+//! figures   what the group uses
+//! process   its processes, one by one
+//! file      reading and writing
+//! ```
 
+mod figures;
 mod file;
+mod freezer;
+mod process;
+mod setting;
 mod v1;
 mod v2;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use moat_core::cgroup::{Controller, Hierarchy, Tree, Version};
 use moat_core::sandbox::Limits;
-use serde::{Deserialize, Serialize};
 
 pub use v1::JoinFiles;
-
-/// Where groups are made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hierarchy {
-    /// One tree with all controllers.
-    V2 {
-        /// The group in which ours are made; made itself where it is missing.
-        parent: PathBuf,
-    },
-    /// A tree for each controller.
-    V1 {
-        /// The parent in the tree of `memory`.
-        memory: PathBuf,
-        /// The parent in the tree of `cpu`.
-        cpu: PathBuf,
-        /// The parent in the tree of `pids`.
-        pids: PathBuf,
-    },
-}
 
 /// Why a group could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +35,7 @@ pub enum Error {
     /// A directory of the hierarchy could not be made, opened or removed.
     #[error("can't {action} cgroup {}", path.display())]
     Directory {
-        /// `make`, `open`, `remove`, `empty`.
+        /// `make`, `open`, `remove`.
         action: &'static str,
         /// Which.
         path: PathBuf,
@@ -58,13 +52,46 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// A file of a group says what it should not.
+    #[error("{} has no {key}", path.display())]
+    Strange {
+        /// Which.
+        path: PathBuf,
+        /// What was looked for.
+        key: &'static str,
+    },
     /// The hierarchy does not offer a controller that the limits need.
     #[error("cgroup {} has no {controller} controller", path.display())]
     NoController {
         /// The parent group.
         path: PathBuf,
-        /// `memory`, `cpu` or `pids`.
-        controller: &'static str,
+        /// Which.
+        controller: Controller,
+    },
+    /// A limit that was asked for is not one that this kernel holds.
+    #[error("this kernel holds no limit of {limit}: {} is not there", path.display())]
+    NotHeld {
+        /// `swap`, `io weight`.
+        limit: &'static str,
+        /// The file that would hold it.
+        path: PathBuf,
+    },
+    /// A limit is for a device that can't be looked at.
+    #[error("can't look at {}", path.display())]
+    Device {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no way to stop all processes.
+    #[error("no cgroup hierarchy that can stop processes is mounted")]
+    NoFreezer,
+    /// Some process does not stop.
+    #[error("the processes of {} do not all stop", path.display())]
+    NotFrozen {
+        /// The group.
+        path: PathBuf,
     },
 }
 
@@ -74,13 +101,12 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 /// A group; removed by [`Cgroup::remove`], not by dropping.
 #[derive(Debug)]
 pub struct Cgroup {
-    directories: Directories,
-}
-
-#[derive(Debug)]
-enum Directories {
-    V2 { dir: PathBuf, fd: Option<OwnedFd> },
-    V1(v1::Group),
+    hierarchy: Hierarchy,
+    name: String,
+    /// Its directory in the tree of v2, once it is made.
+    unified: Option<OwnedFd>,
+    /// Its directory in the tree of v1 that stops processes, from when that is needed.
+    freezer: Option<PathBuf>,
 }
 
 impl Cgroup {
@@ -89,12 +115,12 @@ impl Cgroup {
     /// # Errors
     /// What could not be made or written; nothing is left then.
     pub fn create(hierarchy: &Hierarchy, name: &str, limits: &Limits) -> Result<Self, Error> {
-        let group = Self::find(hierarchy, name);
-        match group.fill(hierarchy, limits) {
-            Ok(group) => Ok(group),
+        let mut group = Self::find(hierarchy, name);
+        match group.fill(limits) {
+            Ok(()) => Ok(group),
             Err(error) => {
                 // What failed first is what the user should hear of.
-                let _ = Self::find(hierarchy, name).remove();
+                let _ = group.remove();
                 Err(error)
             }
         }
@@ -102,50 +128,41 @@ impl Cgroup {
 
     /// The group `name` as an earlier moat may have made it.
     pub fn find(hierarchy: &Hierarchy, name: &str) -> Self {
-        let directories = match hierarchy {
-            Hierarchy::V2 { parent } => Directories::V2 { dir: parent.join(name), fd: None },
-            Hierarchy::V1 { memory, cpu, pids } => Directories::V1(v1::Group {
-                memory: memory.join(name),
-                cpu: cpu.join(name),
-                pids: pids.join(name),
-            }),
-        };
-        Self { directories }
+        let (hierarchy, name) = (hierarchy.clone(), name.to_owned());
+        Self { hierarchy, name, unified: None, freezer: None }
     }
 
-    fn fill(self, hierarchy: &Hierarchy, limits: &Limits) -> Result<Self, Error> {
-        let directories = match (self.directories, hierarchy) {
-            (Directories::V2 { dir, .. }, Hierarchy::V2 { parent }) => {
-                let fd = Some(v2::create(parent, &dir, limits)?);
-                Directories::V2 { dir, fd }
+    fn fill(&mut self, limits: &Limits) -> Result<(), Error> {
+        let mut unified = None;
+        for (tree, controllers) in self.hierarchy.trees() {
+            let dir = tree.parent.join(&self.name);
+            match tree.version {
+                Version::V1 => v1::prepare(&tree.parent, &controllers)?,
+                Version::V2 => v2::offer(&tree.parent, &controllers)?,
             }
-            (Directories::V1(group), _) => {
-                group.create(limits)?;
-                Directories::V1(group)
+            file::make(&dir)?;
+            for controller in controllers {
+                setting::set(&dir, controller, tree.version, limits)?;
             }
-            (other, _) => other,
-        };
-        Ok(Self { directories })
+            if tree.version == Version::V2 {
+                unified = Some(v2::open(&dir)?);
+            }
+        }
+        self.unified = unified;
+        Ok(())
     }
 
     /// The group's directory, for a process to be born in (v2).
     pub fn dir(&self) -> Option<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
-        match &self.directories {
-            Directories::V2 { fd, .. } => fd.as_ref().map(AsFd::as_fd),
-            Directories::V1(_) => None,
-        }
+        self.unified.as_ref().map(AsFd::as_fd)
     }
 
-    /// What a process writes to join the group by itself (v1).
+    /// What a process writes to join the group by itself (v1); of no files where all is in v2.
     ///
     /// # Errors
     /// A file that can't be opened.
     pub fn join_files(&self) -> Result<JoinFiles, Error> {
-        match &self.directories {
-            Directories::V2 { .. } => Ok(JoinFiles::default()),
-            Directories::V1(group) => group.join_files(),
-        }
+        JoinFiles::open(self.of_version(Version::V1))
     }
 
     /// How many of its processes the kernel has killed because its memory limit was reached.
@@ -153,22 +170,28 @@ impl Cgroup {
     /// # Errors
     /// A file that can't be read.
     pub fn oom_kills(&self) -> Result<u64, Error> {
-        let (path, key) = match &self.directories {
-            Directories::V2 { dir, .. } => (dir.join("memory.events"), "oom_kill"),
-            Directories::V1(group) => (group.memory.join("memory.oom_control"), "oom_kill"),
-        };
-        Ok(file::value(&file::read(&path)?, key).unwrap_or(0))
+        let Some((tree, dir)) = self.tree(Controller::Memory) else { return Ok(0) };
+        let path = dir.join(match tree.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        });
+        Ok(file::value(&file::read(&path)?, "oom_kill").unwrap_or(0))
     }
 
-    /// Kills every process in it.
+    /// Kills every process in it, stopped ones too.
     ///
     /// # Errors
     /// A file that can't be read or written; a group that is not there has none.
     pub fn kill(&self) -> Result<(), Error> {
-        match &self.directories {
-            Directories::V2 { dir, .. } => v2::kill(dir),
-            Directories::V1(group) => file::kill_all(&group.pids),
-        }
+        let unified = self.of_version(Version::V2).next();
+        let any = unified.clone().or_else(|| self.members());
+        let killed = match (&unified, &any) {
+            (Some(dir), _) => v2::kill(dir),
+            (None, Some(dir)) => process::kill_all(dir),
+            (None, None) => Ok(()),
+        };
+        // What is stopped in v1 takes no signal, and this has come too late to do anything else.
+        killed.and(self.thaw())
     }
 
     /// Removes it. Processes of it that were killed may take a moment to be gone.
@@ -176,14 +199,40 @@ impl Cgroup {
     /// # Errors
     /// `EBUSY` when some are still there after five seconds. A group that is not there is fine.
     pub fn remove(self) -> Result<(), Error> {
-        self.paths().into_iter().try_for_each(|dir| file::remove(dir, REMOVE_PATIENCE))
+        self.paths().iter().try_for_each(|dir| file::remove(dir, REMOVE_PATIENCE))
     }
 
     /// Its directories.
-    pub fn paths(&self) -> Vec<&Path> {
-        match &self.directories {
-            Directories::V2 { dir, .. } => vec![dir],
-            Directories::V1(group) => vec![&group.memory, &group.cpu, &group.pids],
-        }
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let trees = self.hierarchy.parents().into_iter().map(|parent| parent.join(&self.name));
+        trees.chain(self.freezer.clone()).collect()
     }
+
+    /// The tree of a controller, and its directory there.
+    fn tree(&self, controller: Controller) -> Option<(&Tree, PathBuf)> {
+        let tree = self.hierarchy.0.get(&controller)?;
+        Some((tree, tree.parent.join(&self.name)))
+    }
+
+    /// Its directories in trees of this version, each once.
+    fn of_version(&self, version: Version) -> impl Iterator<Item = PathBuf> + Clone {
+        let trees = self.hierarchy.trees().into_iter().map(|(tree, _)| tree);
+        let trees: Vec<&Tree> = trees.filter(|tree| tree.version == version).collect();
+        trees.into_iter().map(|tree| tree.parent.join(&self.name))
+    }
+
+    /// A directory that lists its processes: all of them, in whatever tree.
+    fn members(&self) -> Option<PathBuf> {
+        let pids = self.tree(Controller::Pids).map(|(_, dir)| dir);
+        pids.or_else(|| self.paths().into_iter().next())
+    }
+}
+
+/// The group above, which every group of moat's has.
+fn above(dir: &Path) -> Result<&Path, Error> {
+    dir.parent().ok_or_else(|| Error::Directory {
+        action: "open",
+        path: dir.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    })
 }

@@ -1,23 +1,16 @@
-//! cgroup v1 (kernel Documentation/admin-guide/cgroup-v1): only the three hierarchies that the
-//! limits need, since each more costs a join and a removal.
+//! What cgroup v1 needs beside its files (kernel Documentation/admin-guide/cgroup-v1).
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use moat_core::sandbox::Limits;
+use moat_core::cgroup::Controller;
 
-use super::v2::{PERIOD, quota};
-use super::{Error, file};
+use super::{Error, above, file};
 
-/// A group's directory in each hierarchy.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) memory: PathBuf,
-    pub(super) cpu: PathBuf,
-    pub(super) pids: PathBuf,
-}
+/// What a new group of a cpuset must be given before it takes a process (cpusets.rst).
+const CPUSET: [&str; 2] = ["cpuset.mems", "cpuset.cpus"];
 
 /// What a process writes to join a group by itself. Moving the calling thread alone is the only
 /// way that does not wait for all processors to pass a quiet point, which takes milliseconds
@@ -25,22 +18,30 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 pub struct JoinFiles(Vec<File>);
 
-impl Group {
-    pub(super) fn create(&self, limits: &Limits) -> Result<(), Error> {
-        let memory = limits.memory.get().to_string();
-        file::make(&self.memory)?;
-        file::write(&self.memory.join("memory.limit_in_bytes"), &memory)?;
-        // Memory and swap together: no swap. Not there when swap accounting is off.
-        file::write_if_there(&self.memory.join("memory.memsw.limit_in_bytes"), &memory)?;
-        file::make(&self.cpu)?;
-        file::write(&self.cpu.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
-        file::write(&self.cpu.join("cpu.cfs_quota_us"), &quota(limits).to_string())?;
-        file::make(&self.pids)?;
-        file::write(&self.pids.join("pids.max"), &limits.pids.to_string())
+/// Sees to it that groups of these controllers can be made in `parent`.
+pub(super) fn prepare(parent: &Path, controllers: &[Controller]) -> Result<(), Error> {
+    if controllers.contains(&Controller::Cpuset) {
+        file::make(parent)?;
+        inherit_cpuset(parent)?;
     }
+    Ok(())
+}
 
-    pub(super) fn join_files(&self) -> Result<JoinFiles, Error> {
-        let open = |dir: &PathBuf| {
+/// Gives a group the processors and memory nodes of the one above, where it has none.
+pub(super) fn inherit_cpuset(dir: &Path) -> Result<(), Error> {
+    for name in CPUSET {
+        let path = dir.join(name);
+        if file::read(&path)?.trim().is_empty() {
+            let given = file::read(&above(dir)?.join(name))?;
+            file::write(&path, given.trim())?;
+        }
+    }
+    Ok(())
+}
+
+impl JoinFiles {
+    pub(super) fn open(dirs: impl Iterator<Item = PathBuf>) -> Result<Self, Error> {
+        let open = |dir: PathBuf| {
             let path = dir.join("tasks");
             File::options().write(true).open(&path).map_err(|source| Error::File {
                 action: "write",
@@ -48,15 +49,9 @@ impl Group {
                 source,
             })
         };
-        [&self.memory, &self.cpu, &self.pids]
-            .into_iter()
-            .map(open)
-            .collect::<Result<_, _>>()
-            .map(JoinFiles)
+        dirs.map(open).collect::<Result<_, _>>().map(Self)
     }
-}
 
-impl JoinFiles {
     /// Moves the calling thread, the only one of its process, into the group.
     ///
     /// # Errors

@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use moat_core::cgroup::{Controller, Hierarchy};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::Approved;
 use moat_core::sandbox::{Limits, Lower, Sandbox, TerminalSize};
 use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume};
 use moat_core::wire::SHARE;
 use moat_core::workload::{Plan, Step, Workload};
-use moat_host::cgroup::{Location, Unusable};
+use moat_host::cgroup::Unusable;
 use moat_host::{rootfs, sandbox, source};
-use moat_init::cgroup::{Cgroup, Hierarchy, JoinFiles};
+use moat_init::cgroup::{Cgroup, JoinFiles};
 
 use super::check::{self, namespaces_hint};
 use super::initramfs;
@@ -53,7 +54,7 @@ pub(super) struct MicrovmPlan {
     vcpus: u8,
     /// Guest memory in bytes.
     memory: u64,
-    location: Result<Location, Unusable>,
+    cgroup: Result<Hierarchy, Unusable>,
 }
 
 impl MicrovmPlan {
@@ -80,7 +81,7 @@ impl MicrovmPlan {
             shared,
             vcpus,
             memory: guest_memory(workload.resources.memory)?,
-            location: moat_host::cgroup::locate(),
+            cgroup: moat_host::cgroup::locate(&Controller::BASE),
         })
     }
 
@@ -127,13 +128,6 @@ impl MicrovmPlan {
         remains.set_vmm(vmm.process.pid())?;
         Ok((vmm, self.sandbox))
     }
-
-    fn hierarchy(&self) -> Option<Hierarchy> {
-        Some(match self.location.clone().ok()? {
-            Location::Unified { parent } => Hierarchy::V2 { parent },
-            Location::Legacy { memory, cpu, pids } => Hierarchy::V1 { memory, cpu, pids },
-        })
-    }
 }
 
 impl Plan for MicrovmPlan {
@@ -153,7 +147,7 @@ impl Plan for MicrovmPlan {
                     self.sandbox.limits.memory.get() >> 20
                 ),
             ),
-            match &self.location {
+            match &self.cgroup {
                 Ok(_) => Step::new(
                     "limit the VMM",
                     format!("cgroup of {} MiB", self.vmm_limits().memory.get() >> 20),
@@ -198,7 +192,7 @@ impl Plan for MicrovmPlan {
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let cgroup = self.hierarchy().map(|hierarchy| (hierarchy, name));
+        let cgroup = self.cgroup.clone().ok().map(|hierarchy| (hierarchy, name));
         let mut remains = Remains::begin(dir, cgroup)?;
         let bundle = self.bundle.clone();
         match self.make(&mut remains) {

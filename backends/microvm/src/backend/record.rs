@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::spec::Signal;
 use moat_host::process::ProcessId;
-use moat_init::cgroup::{Cgroup, Hierarchy};
+use moat_init::cgroup::Cgroup;
 use moat_init::sys::clone::{open_pid, signal_pidfd};
 use nix::errno::Errno;
 use nix::unistd::Pid;
