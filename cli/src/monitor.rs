@@ -110,7 +110,7 @@ pub(crate) fn watch<J: Journal>(
                 patience = Patience::Until(Instant::now() + workload.stop_timeout);
             } else {
                 if signal == Signal::CONT {
-                    instance.resume()?;
+                    instance.retake_terminal()?;
                     resize(instance)?;
                 }
                 instance.signal(signal)?;

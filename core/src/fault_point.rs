@@ -118,7 +118,7 @@ fault_points! {
     SaidStarted,
     /// The monitor knows that the workload runs.
     HeardStarted,
-    /// Phase `Running` is written down.
+    /// Phase `Running`, or `Paused`, is written down.
     MarkedRunning,
     /// Phase `Stopping` is written down.
     MarkedStopping,
@@ -168,7 +168,7 @@ impl FaultPoint {
             Phase::Creating => Self::MarkedCreating,
             Phase::Created => Self::MarkedCreated,
             Phase::Starting => Self::MarkedStarting,
-            Phase::Running => Self::MarkedRunning,
+            Phase::Running | Phase::Paused => Self::MarkedRunning,
             Phase::Stopping => Self::MarkedStopping,
             Phase::Ended => Self::MarkedEnded,
             Phase::Destroying => Self::MarkedDestroying,

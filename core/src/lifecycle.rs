@@ -2,9 +2,11 @@
 //! through them.
 //!
 //! ```text
-//!            Create        Created        Start         Started          Exited
-//! (new) ──▶ Creating ────▶ Created ────▶ Starting ────▶ Running ───────▶ Ended
-//!               │             │              │             │ Stop          │
+//!                                                       Paused ─Exited─▶ Ended
+//!                                                  Pause ▲ │  │ Stop       │
+//!            Create        Created        Start          │ ▼ Resume        │
+//! (new) ──▶ Creating ────▶ Created ────▶ Starting ────▶ Running ─Exited─▶ Ended
+//!               │             │              │ Started     │ Stop          │
 //!               │ Failed      │              │ Failed      ▼               │
 //!               ▼             │              ▼          Stopping ─Exited─▶ │
 //!             Ended           │            Ended           │ Failed        │
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnose::{Code, Fault};
 use crate::sandbox::{Exit, TerminalSize};
 use crate::spec::Signal;
-use crate::workload::{Exec, Plan, Workload};
+use crate::workload::{Exec, Figures, Plan, Stats, Workload};
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub enum Phase {
     Starting,
     /// The user's command runs.
     Running,
+    /// All its processes are stopped, until they are let go on.
+    Paused,
     /// It was asked to end and still runs.
     Stopping,
     /// It has ended, or never came to run.
@@ -60,6 +64,10 @@ pub enum Event {
     Start,
     /// It runs.
     Started,
+    /// All its processes are stopped.
+    Pause,
+    /// They are let go on.
+    Resume,
     /// It was asked to end.
     Stop,
     /// It has ended.
@@ -74,11 +82,12 @@ pub enum Event {
 
 impl Phase {
     /// Every phase, in the order of a life without accidents.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Creating,
         Self::Created,
         Self::Starting,
         Self::Running,
+        Self::Paused,
         Self::Stopping,
         Self::Ended,
         Self::Destroying,
@@ -91,11 +100,11 @@ impl Phase {
             (Self::Creating, Event::Created) => Some(Self::Created),
             (Self::Created, Event::Start) => Some(Self::Starting),
             (Self::Starting, Event::Started) => Some(Self::Running),
-            (Self::Running | Self::Stopping, Event::Stop) => Some(Self::Stopping),
-            (Self::Running | Self::Stopping, Event::Exited)
-            | (Self::Creating | Self::Starting | Self::Running | Self::Stopping, Event::Failed) => {
-                Some(Self::Ended)
-            }
+            (Self::Running, Event::Pause) => Some(Self::Paused),
+            (Self::Paused, Event::Resume) => Some(Self::Running),
+            (Self::Running | Self::Paused | Self::Stopping, Event::Stop) => Some(Self::Stopping),
+            (Self::Running | Self::Paused | Self::Stopping, Event::Exited | Event::Failed)
+            | (Self::Creating | Self::Starting, Event::Failed) => Some(Self::Ended),
             (Self::Created | Self::Ended, Event::Destroy) => Some(Self::Destroying),
             (Self::Destroying, Event::Destroyed) => Some(Self::Destroyed),
             _ => None,
@@ -198,13 +207,65 @@ impl<J: Journal> Instance<J> {
         }
     }
 
-    /// Asks it to end with the given signal.
+    /// Asks it to end with the given signal. If it is paused it goes on, so that it can.
     ///
     /// # Errors
     /// When it is not running, or the signal can't be sent.
     pub fn stop(&mut self, signal: Signal) -> Result<(), Fault> {
+        let paused = self.mark.phase == Phase::Paused;
         self.advance(Event::Stop)?;
-        self.workload()?.signal(signal)
+        let workload = self.workload()?;
+        let sent = workload.signal(signal);
+        match workload.pause().filter(|_| paused) {
+            Some(power) => power.resume().and(sent),
+            None => sent,
+        }
+    }
+
+    /// Stops all its processes until [`resume`](Self::resume); nothing happens when they are
+    /// stopped already. False when its backend has no such power.
+    ///
+    /// # Errors
+    /// When it is not running or about to end, or can't be stopped; it runs on then.
+    pub fn pause(&mut self) -> Result<bool, Fault> {
+        if self.mark.phase == Phase::Paused {
+            return Ok(true);
+        }
+        // Looked at before the effect, which must not come to one that is about to end.
+        self.mark.phase.next(Event::Pause).ok_or_else(|| self.misplaced(Event::Pause))?;
+        let Some(power) = self.workload()?.pause() else { return Ok(false) };
+        power.pause()?;
+        let running = self.mark;
+        self.advance(Event::Pause).map(|()| true).inspect_err(|_| {
+            // What is not on record must not be: nobody would know why it stands still.
+            self.mark = running;
+            if let Ok(Some(power)) = self.workload().map(|workload| workload.pause()) {
+                let _ = power.resume();
+            }
+        })
+    }
+
+    /// Lets all its processes go on; nothing happens when they do. False when its backend has no
+    /// such power.
+    ///
+    /// # Errors
+    /// When it is not running, or the kernel refuses.
+    pub fn resume(&mut self) -> Result<bool, Fault> {
+        let paused = self.mark.phase == Phase::Paused;
+        let Some(power) = self.running()?.pause() else { return Ok(false) };
+        power.resume()?;
+        if paused {
+            self.advance(Event::Resume)?;
+        }
+        Ok(true)
+    }
+
+    /// What it uses; `None` when its backend can't tell.
+    ///
+    /// # Errors
+    /// When it is not running, or nothing counts it.
+    pub fn stats(&mut self) -> Result<Option<Figures>, Fault> {
+        self.running()?.stats().map(Stats::stats).transpose()
     }
 
     /// Passes a signal on.
@@ -231,7 +292,7 @@ impl<J: Journal> Instance<J> {
     ///
     /// # Errors
     /// When it is not running.
-    pub fn resume(&mut self) -> Result<(), Fault> {
+    pub fn retake_terminal(&mut self) -> Result<(), Fault> {
         if let Some(terminal) = self.running()?.terminal() {
             terminal.resume();
         }
@@ -276,7 +337,8 @@ impl<J: Journal> Instance<J> {
     /// When something could not be removed; the record keeps the phase `Destroying`, so that a
     /// later moat tries again.
     pub fn destroy(mut self) -> Result<J, Fault> {
-        if matches!(self.mark.phase, Phase::Running | Phase::Stopping | Phase::Starting) {
+        use Phase::{Paused, Running, Starting, Stopping};
+        if matches!(self.mark.phase, Running | Paused | Stopping | Starting) {
             let _ = self.advance(Event::Failed);
         }
         // A record that can't be written must not keep what was made from being removed, nor
@@ -309,7 +371,7 @@ impl<J: Journal> Instance<J> {
     }
 
     fn running(&mut self) -> Result<&mut dyn Workload, Fault> {
-        if !matches!(self.mark.phase, Phase::Running | Phase::Stopping) {
+        if !matches!(self.mark.phase, Phase::Running | Phase::Paused | Phase::Stopping) {
             let phase = self.mark.phase;
             return Err(Fault::new(Code::State, format!("the instance is {phase:?}, not running")));
         }

@@ -90,7 +90,7 @@ impl Workload for Fake {
     }
 
     fn pause(&mut self) -> Option<&mut dyn Pause> {
-        None
+        Some(self)
     }
 
     fn stats(&mut self) -> Option<&mut dyn Stats> {
@@ -99,6 +99,16 @@ impl Workload for Fake {
 
     fn exec(&mut self) -> Option<&mut dyn Exec> {
         None
+    }
+}
+
+impl Pause for Fake {
+    fn pause(&mut self) -> Result<(), Fault> {
+        self.call("pause", false)
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        self.call("resume", false)
     }
 }
 
@@ -133,6 +143,8 @@ enum Ask {
     Stop,
     Signal,
     Wait,
+    Pause,
+    Resume,
 }
 
 /// Lives a whole life: creates, asks, and destroys what was created.
@@ -148,6 +160,8 @@ fn live(asks: &[Ask], failing: Failing) -> Log {
                 Ask::Stop => instance.stop(Signal::TERM),
                 Ask::Signal => instance.signal(Signal::INT),
                 Ask::Wait => instance.wait(None, None).map(drop),
+                Ask::Pause => instance.pause().map(drop),
+                Ask::Resume => instance.resume().map(drop),
             };
         }
         let _ = instance.destroy().and_then(Journal::forget);
@@ -156,8 +170,8 @@ fn live(asks: &[Ask], failing: Failing) -> Log {
 }
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
-    let one = prop_oneof![Just(Ask::Start), Just(Ask::Stop), Just(Ask::Signal), Just(Ask::Wait)];
-    prop::collection::vec(one, 0..12)
+    let all = [Ask::Start, Ask::Stop, Ask::Signal, Ask::Wait, Ask::Pause, Ask::Resume];
+    prop::collection::vec(prop::sample::select(all.to_vec()), 0..12)
 }
 
 fn failing() -> impl Strategy<Value = Failing> {
@@ -177,7 +191,7 @@ proptest! {
         prop_assert_eq!(count("destroy"), usize::from(created), "{:?}", log.calls);
         let started = log.calls.iter().position(|call| *call == "start");
         for (at, call) in log.calls.iter().enumerate() {
-            if matches!(*call, "signal" | "wait") {
+            if matches!(*call, "signal" | "wait" | "pause" | "resume") {
                 prop_assert!(started.is_some_and(|start| start < at && !failing.start), "{:?}", log.calls);
             }
         }
@@ -189,8 +203,8 @@ proptest! {
     fn the_journal_is_a_walk_through_the_table(asks in asks(), failing in failing()) {
         let phases: Vec<Phase> = live(&asks, failing).marks.iter().map(|mark| mark.phase).collect();
         let events = [
-            Event::Created, Event::Start, Event::Started, Event::Stop, Event::Exited,
-            Event::Failed, Event::Destroy, Event::Destroyed,
+            Event::Created, Event::Start, Event::Started, Event::Pause, Event::Resume, Event::Stop,
+            Event::Exited, Event::Failed, Event::Destroy, Event::Destroyed,
         ];
         prop_assert!(phases.first().is_none_or(|first| *first == Phase::Creating));
         for pair in phases.windows(2) {
@@ -202,12 +216,28 @@ proptest! {
 
 #[test]
 fn an_undisturbed_life_is_written_down_whole() {
-    let log = live(&[Ask::Start, Ask::Stop, Ask::Wait], Failing::default());
+    let log = live(&[Ask::Start, Ask::Pause, Ask::Stop, Ask::Wait], Failing::default());
     let phases: Vec<Phase> = log.marks.iter().map(|mark| mark.phase).collect();
     assert_eq!(phases, Phase::ALL);
     let end = log.marks.last().unwrap();
     assert_eq!(end.pid, Some(7));
     assert_eq!(end.exit.unwrap().status, ExitStatus::Code(3));
+}
+
+#[test]
+fn what_is_paused_is_asked_to_end_and_then_goes_on_to_do_so() {
+    let asks = [Ask::Start, Ask::Pause, Ask::Pause, Ask::Stop, Ask::Pause, Ask::Wait];
+    let log = live(&asks, Failing::default());
+    let calls = ["create", "start", "pause", "signal", "resume", "wait", "destroy"];
+    assert_eq!(log.calls, calls);
+}
+
+#[test]
+fn a_pause_that_can_not_be_written_down_is_taken_back() {
+    // Creating, Created, Starting, Running.
+    let failing = Failing { journal_after: Some(4), ..Failing::default() };
+    let log = live(&[Ask::Start, Ask::Pause], failing);
+    assert_eq!(log.calls, ["create", "start", "pause", "resume", "destroy"]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ mod tests {
     use moat_core::spec::{IoMax, Resolved};
 
     fn limits() -> Limits {
-        let workload = Resolved::for_command(vec!["true".to_owned()], "/".into(), None).unwrap();
+        let workload = Resolved::for_command(vec!["true".to_owned()], "/src".into(), None).unwrap();
         Limits::from(&workload.resources)
     }
 
