@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use moat_core::sandbox::StartError;
+use moat_core::spec::Bytes;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
 use nix::unistd::symlinkat;
@@ -37,9 +38,6 @@ const LINKS: [(&str, &str); 6] = [
 /// Room for names only, in bytes.
 const DEV_SIZE: u64 = 64 << 10;
 
-/// /dev/shm, in bytes: the usual size of other container runtimes.
-const SHM_SIZE: u64 = 64 << 20;
-
 /// Mounts and fills /dev, but for the filesystems that belong to other namespaces: devpts, mqueue.
 ///
 /// # Errors
@@ -48,6 +46,7 @@ pub(crate) fn populate(
     builder: &Builder<'_>,
     root: BorrowedFd<'_>,
     console: bool,
+    shm_size: Bytes,
 ) -> Result<(), StartError> {
     let owner = (builder.owner.uid, builder.owner.gid);
     let step = || "mount tmpfs at /dev";
@@ -88,7 +87,7 @@ pub(crate) fn populate(
     }
     let step = || "mount tmpfs at /dev/shm";
     let attributes = attributes.and(Attributes::NO_DEV);
-    let shm = mount::tmpfs(SHM_SIZE, 0o1777, owner, attributes).step(step)?;
+    let shm = mount::tmpfs(shm_size.get(), 0o1777, owner, attributes).step(step)?;
     let place = mount::place(dev, "shm").step(step)?;
     mount::attach(shm.as_fd(), place.as_fd()).step(step)
 }

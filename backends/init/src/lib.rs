@@ -16,6 +16,7 @@ pub mod inside;
 mod kernel_fs;
 mod layer;
 pub mod limits;
+mod names;
 mod process;
 mod reaper;
 pub mod rootfs;

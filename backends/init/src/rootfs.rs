@@ -15,20 +15,19 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt::Display;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Lower, Mount, MountKind, Rootfs, Sandbox, StartError};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 
 use crate::device;
 use crate::error::Step;
 use crate::inside::{self, Owner};
 use crate::layer::Layer;
+use crate::names;
 use crate::sys::mount::{self, Attributes, Depth};
 
 /// Which user namespace the builder works in.
@@ -63,9 +62,6 @@ pub const ROOT: &str = "root";
 const EMPTIED: [(&str, u32); 4] =
     [("/run", 0o755), ("/var/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
 
-/// The most that is read of the root's own /etc/hosts, in bytes.
-const HOSTS_LIMIT: u64 = 64 << 10;
-
 impl Builder<'_> {
     /// Builds the root of `sandbox`. All mounts of the current mount namespace become private, and
     /// the working directory becomes the staging directory.
@@ -85,7 +81,8 @@ impl Builder<'_> {
             self.plain_directory(root, place)?;
         }
         FaultPoint::OverlaysMounted.reached();
-        device::populate(self, root, sandbox.process.terminal.is_some())?;
+        let console = sandbox.process.terminal.is_some();
+        device::populate(self, root, console, sandbox.shm_size)?;
         FaultPoint::DevicesMade.reached();
         for mount in &sandbox.mounts {
             self.mount(root, mount)?;
@@ -156,8 +153,8 @@ impl Builder<'_> {
         make(staging, work_name).step(step)?;
         let hidden = self.hide(rootfs, lower, hide_name, staging, tree.as_fd())?;
         self.empty(&hidden, lower, &mut upper)?;
-        if at == "/" {
-            self.hosts(hostname, &mut upper)?;
+        if let Some((etc, _)) = belongs(rootfs, lower, "/etc/hosts").and_then(inside::split) {
+            names::write(&mut upper, etc, hostname, self.owner)?;
         }
         let layers = if hidden.is_empty() {
             lower_name.clone()
@@ -228,28 +225,6 @@ impl Builder<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Writes the upper layer's /etc/hosts: the root's own, with the two names that must resolve.
-    fn hosts(&self, hostname: &str, upper: &mut Layer) -> Result<(), StartError> {
-        let step = || "write /etc/hosts";
-        let (etc, own) = match upper.open("/etc").step(step)? {
-            Some(etc) => (etc, upper.open_lower("/etc").step(step)?),
-            // Not a directory of its own, a symlink say: it is left as it is.
-            None if lower_has_etc(upper).step(step)? => return Ok(()),
-            None => {
-                let top = upper.open("/").step(step)?.ok_or(Errno::ENOENT).step(step)?;
-                inside::new_directory(top.as_fd(), "etc", 0o755, self.owner).step(step)?;
-                (mount::place(&*top, "etc").step(step)?.into(), None)
-            }
-        };
-        let own = own.map_or_else(String::new, |own| read_hosts(own.as_fd()));
-        let text = with_names(&own, hostname);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o644);
-        let file = nix::fcntl::openat(&*etc, "hosts", flags, mode).step(step)?;
-        std::fs::File::from(file).write_all(text.as_bytes()).step(step)?;
-        inside::give(etc.as_fd(), "hosts", self.owner).step(step)
     }
 
     /// Makes sure that a directory, no symlink, is there to mount one of the kernel's own on.
@@ -350,61 +325,9 @@ fn belongs<'p>(rootfs: &Rootfs, lower: &Lower, path: &'p str) -> Option<&'p str>
     (!deeper).then_some(seen)
 }
 
-/// Whether the lower has anything at /etc.
-fn lower_has_etc(upper: &mut Layer) -> nix::Result<bool> {
-    let Some(top) = upper.open_lower("/")? else { return Ok(false) };
-    match fstatat(&*top, "etc", AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// The root's own hosts file, if it is a regular file of reasonable size.
-fn read_hosts(etc: BorrowedFd<'_>) -> String {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let Ok(file) = nix::fcntl::openat(etc, "hosts", flags, Mode::empty()) else {
-        return String::new();
-    };
-    let file = std::fs::File::from(file);
-    let mut text = String::new();
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= HOSTS_LIMIT => {
-            match file.take(HOSTS_LIMIT).read_to_string(&mut text) {
-                Ok(_) => text,
-                Err(_) => String::new(),
-            }
-        }
-        _ => String::new(),
-    }
-}
-
-/// `hosts` with lines added for `localhost` and `hostname` where it lacks them.
-fn with_names(hosts: &str, hostname: &str) -> String {
-    let has = |name: &str| {
-        hosts.lines().any(|line| {
-            let line = line.split('#').next().unwrap_or_default();
-            line.split_whitespace().skip(1).any(|word| word == name)
-        })
-    };
-    let mut text = hosts.to_owned();
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    if !has("localhost") {
-        text.push_str("127.0.0.1 localhost\n::1 localhost\n");
-    }
-    if !has(hostname) {
-        text.push_str("127.0.1.1 ");
-        text.push_str(hostname);
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{below, with_names};
+    use super::below;
 
     #[test]
     fn a_path_is_seen_from_where_it_is_mounted() {
@@ -413,16 +336,5 @@ mod tests {
         assert_eq!(below("/home", "/home"), Some("/"));
         assert_eq!(below("/home", "/homes"), None);
         assert_eq!(below("/home", "/"), None);
-    }
-
-    #[test]
-    fn hosts_gains_only_what_it_lacks() {
-        assert_eq!(with_names("", "box"), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 box\n");
-        let full = "127.0.0.1 localhost box\n";
-        assert_eq!(with_names(full, "box"), full);
-        assert_eq!(
-            with_names("127.0.0.1 localhost # box", "box"),
-            "127.0.0.1 localhost # box\n127.0.1.1 box\n"
-        );
     }
 }

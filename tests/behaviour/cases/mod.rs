@@ -26,6 +26,7 @@ mod large_stdin;
 mod large_stdout;
 mod lost_vmm;
 mod memory_limit;
+mod name_files;
 mod network;
 mod no_overlay;
 mod not_executable;
@@ -38,6 +39,7 @@ mod reader_leaves;
 mod rlimits;
 mod seccomp;
 mod shell_background;
+mod shm_size;
 mod signals_held;
 mod signals_passed_on;
 mod stdin_ends;
@@ -120,6 +122,7 @@ cases![
     large_stdout,
     lost_vmm on [Wall::Vm],
     memory_limit,
+    name_files,
     network,
     no_overlay on [Wall::Container],
     not_executable,
@@ -132,6 +135,7 @@ cases![
     rlimits,
     seccomp,
     shell_background,
+    shm_size,
     signals_held,
     signals_passed_on,
     stdin_ends,
