@@ -22,6 +22,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::aside;
+use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::mapping::{self, Mapping};
 use crate::plan::ContainerPlan;
@@ -49,7 +50,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     FaultPoint::CgroupMade.reached();
     let mut making = Making { cgroup, child: None, warnings: Vec::new() };
     let made = making.make(&plan, dir, &mut record);
-    let (monitor, relay) = match made {
+    let (monitor, relay, sessions) = match made {
         Ok(made) => made,
         Err(fault) => {
             making.undo();
@@ -58,7 +59,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     };
     let Making { cgroup, child, warnings } = making;
     let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
-    let running = Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper);
+    let running = Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper, sessions);
     Ok(running.with_warnings(warnings))
 }
 
@@ -76,7 +77,7 @@ impl Making {
         plan: &ContainerPlan,
         dir: &Path,
         record: &mut Record,
-    ) -> Result<(Monitor, Relay), Fault> {
+    ) -> Result<(Monitor, Relay, Sessions), Fault> {
         let (monitor, first) =
             control::pair().map_err(|errno| fault("can't make a socket", errno))?;
         let taken = |error: std::io::Error| {
@@ -107,10 +108,12 @@ impl Making {
         monitor.proceed(ids).map_err(gone)?;
         FaultPoint::Proceeded.reached();
         match monitor.receive().map_err(gone)? {
-            Some(Report::Ready { terminal }) => {
+            Some(Report::Ready { terminal, namespaces }) => {
                 FaultPoint::HeardReady.reached();
                 terminal.map_or(Ok(()), |master| relay.serve(master)).map_err(taken)?;
-                Ok((monitor, relay))
+                let own = plan.sandbox.process.clone();
+                let mapping = record.mapping.clone();
+                Ok((monitor, relay, Sessions::new(own, mapping, namespaces)))
             }
             Some(Report::Failed(error)) => Err(fault::start(error)),
             Some(Report::Started | Report::Exited(_)) | None => Err(self.lost()),
@@ -160,6 +163,8 @@ fn spawn(
     let (namespaces, later) =
         if root_builds { (now, rest) } else { (now | rest, Namespaces::NONE) };
     let surroundings = Surroundings {
+        exposed: plan.mapping.exposes_executable(),
+        gives_namespaces: !root_builds,
         later,
         staging: dir.to_owned(),
         user_namespace: UserNamespace::Own,
@@ -178,13 +183,13 @@ fn spawn(
         .map_err(fault::namespaces)
 }
 
-fn unjoinable(error: cgroup::Error) -> Fault {
+pub(crate) fn unjoinable(error: cgroup::Error) -> Fault {
     Fault::new(Code::Container, "can't join the cgroup that holds the limits").because(error)
 }
 
 /// Gives pipes among them to the container's user 0, who may then give them to the workload's
 /// user: a program that opens /dev/stdout must be allowed to.
-fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner) {
+pub(crate) fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner) {
     for fd in stdio {
         if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS) {
             // A convenience: where it is refused, only opening it again is.

@@ -131,6 +131,13 @@ impl Mapping {
         }
     }
 
+    /// Whether the workload's ids would have a right to change moat's own executable, if it came by
+    /// it: its owner is among them, or others may write it.
+    pub(crate) fn exposes_executable(&self) -> bool {
+        let Ok(own) = fs::metadata("/proc/self/exe") else { return true };
+        own.mode() & 0o022 != 0 || self.map().users.has(own.uid())
+    }
+
     /// Gives a process's new user namespace the ids, and gives what is in force then, with what
     /// was said when it is less.
     ///

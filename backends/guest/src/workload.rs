@@ -48,6 +48,9 @@ impl Workload {
             staging: surroundings.staging.clone(),
             user_namespace: UserNamespace::Initial,
             root: first::RootIs::ToBuild,
+            // The wall is the machine's: what is in it is the workload's to spoil.
+            exposed: false,
+            gives_namespaces: false,
             later: Namespaces::NONE,
             tree: None,
             cgroup: match cgroup {

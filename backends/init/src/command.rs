@@ -1,18 +1,19 @@
 //! From the command as written to execve(2), and from its refusal to the reason.
 
-use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use moat_core::sandbox::StartError;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::error::Reason;
+use crate::sys::trampoline::Trampoline;
 
 /// A command with its environment, ready for the kernel.
 #[derive(Debug)]
@@ -48,13 +49,30 @@ impl Command {
 
     /// Becomes the command, as the user that the process is now; gives the reason if it can't.
     pub(crate) fn execute(&self) -> StartError {
-        match self.find() {
-            Ok(file) => match self.try_file(&file) {
-                Ok(never) => match never {},
-                Err(error) => error,
-            },
-            Err(error) => error,
-        }
+        let file = match self.find() {
+            Ok(file) => file,
+            Err(error) => return error,
+        };
+        let Ok(name) = name(&file) else { return self.not_found() };
+        let Err(errno) = nix::unistd::execve(&name, &self.argv, &self.env);
+        self.refused_file(&file, errno)
+    }
+
+    /// As [`Command::execute`], by way of another program, which tells on its own line why it could
+    /// not. `file` is then the one that it was to become.
+    pub(crate) fn execute_by(
+        &self,
+        way: &Trampoline<'_>,
+        file: &mut Option<PathBuf>,
+    ) -> StartError {
+        let found = match self.find() {
+            Ok(found) => found,
+            Err(error) => return error,
+        };
+        let Ok(name) = name(&found) else { return self.not_found() };
+        *file = Some(found);
+        let errno = way.become_command(&name, &self.argv, &self.env);
+        self.refused(errno.reason())
     }
 
     /// The file that the command names: along `PATH` the first that can be executed, as a shell
@@ -62,7 +80,7 @@ impl Command {
     fn find(&self) -> Result<PathBuf, StartError> {
         let program = &self.program;
         if program.is_empty() {
-            return Err(StartError::NotFound { program: program.clone() });
+            return Err(self.not_found());
         }
         if program.contains('/') {
             return self.check(PathBuf::from(program));
@@ -79,7 +97,7 @@ impl Command {
                 found => return found,
             }
         }
-        Err(first_refusal.unwrap_or(StartError::NotFound { program: program.clone() }))
+        Err(first_refusal.unwrap_or_else(|| self.not_found()))
     }
 
     fn check(&self, file: PathBuf) -> Result<PathBuf, StartError> {
@@ -88,9 +106,7 @@ impl Command {
             Err(error) => {
                 use std::io::ErrorKind::{NotADirectory, NotFound};
                 return Err(match error.kind() {
-                    NotFound | NotADirectory => {
-                        StartError::NotFound { program: self.program.clone() }
-                    }
+                    NotFound | NotADirectory => self.not_found(),
                     _ => self.refused(error.reason()),
                 });
             }
@@ -101,30 +117,61 @@ impl Command {
         if metadata.permissions().mode() & 0o111 == 0 {
             return Err(self.refused("its mode has no execute bit".to_owned()));
         }
+        if is_moat(&file, &metadata) {
+            return Err(self.refused("it is moat's own program".to_owned()));
+        }
         match eaccess(&file, AccessFlags::X_OK) {
             Ok(()) => Ok(file),
             Err(errno) => Err(self.refused(errno.reason())),
         }
     }
 
-    fn try_file(&self, file: &Path) -> Result<Infallible, StartError> {
-        let name = CString::new(file.as_os_str().as_bytes())
-            .map_err(|_| StartError::NotFound { program: self.program.clone() })?;
-        let Err(errno) = nix::unistd::execve(&name, &self.argv, &self.env);
-        Err(self.refused(match errno {
+    /// What the kernel's refusal of a file that was found means.
+    pub(crate) fn refused_file(&self, file: &Path, errno: Errno) -> StartError {
+        self.refused(match errno {
             // The file was there just now: it is what it is to be run with that is not.
             Errno::ENOENT => match interpreter(file) {
                 Some(interpreter) => format!("its interpreter {interpreter} does not exist"),
-                None => "its interpreter does not exist".to_owned(),
+                None => refusal(errno),
             },
-            Errno::ENOEXEC => "it is in no format that this kernel can execute".to_owned(),
-            errno => errno.reason(),
-        }))
+            errno => refusal(errno),
+        })
+    }
+
+    fn not_found(&self) -> StartError {
+        StartError::NotFound { program: self.program.clone() }
     }
 
     fn refused(&self, reason: String) -> StartError {
         StartError::NotExecutable { program: self.program.clone(), reason }
     }
+}
+
+/// What the kernel's refusal of a file means, as far as the number tells.
+pub(crate) fn refusal(errno: Errno) -> String {
+    match errno {
+        Errno::ENOENT => "its interpreter does not exist".to_owned(),
+        Errno::ENOEXEC => "it is in no format that this kernel can execute".to_owned(),
+        errno => errno.reason(),
+    }
+}
+
+fn name(file: &Path) -> Result<CString, std::ffi::NulError> {
+    CString::new(file.as_os_str().as_bytes())
+}
+
+/// Whether a file is the program that this process runs, reached past every mount, by way of /proc
+/// (the class of CVE-2019-5736). Where it is a mount's own file it is the user who put it there.
+fn is_moat(file: &Path, metadata: &Metadata) -> bool {
+    let own = std::fs::metadata("/proc/self/exe");
+    let same = |own: &Metadata| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino());
+    if !own.is_ok_and(|own| same(&own)) {
+        return false;
+    }
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(AT_FDCWD, file, how).is_err()
 }
 
 /// What a script names on its first line.

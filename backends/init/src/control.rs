@@ -15,10 +15,15 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::command::refusal;
+use crate::enter::Namespaces;
 use crate::first::Ids;
 
 /// The most that a message takes, in bytes; a longer reason is cut.
 const LIMIT: usize = 16 << 10;
+
+/// The most descriptors that a message takes: a terminal and every kind of namespace.
+const DESCRIPTORS: usize = 8;
 
 /// What the owner says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub enum Report {
     Ready {
         /// The master of the workload's terminal, if it has one.
         terminal: Option<OwnedFd>,
+        /// The workload's namespaces, if its owner may not open them later.
+        namespaces: Option<Namespaces>,
     },
     /// The workload's command runs.
     Started,
@@ -50,7 +57,13 @@ pub enum Report {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
-    Ready,
+    /// By a program of two bytes' words, so it stays the first: the kernel refused the command with
+    /// this error number.
+    Refused(u8),
+    /// With the terminal, if there is one, and then the namespaces.
+    Ready {
+        terminal: bool,
+    },
     Started,
     Failed(StartError),
     Exited(ExitStatus),
@@ -69,9 +82,12 @@ pub struct First(OwnedFd);
 /// # Errors
 /// socketpair(2)'s.
 pub fn pair() -> nix::Result<(Monitor, First)> {
+    sockets().map(|(monitor, first)| (Monitor(monitor), First(first)))
+}
+
+pub(crate) fn sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let (monitor, first) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    Ok((Monitor(monitor), First(first)))
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
 }
 
 impl Monitor {
@@ -80,7 +96,7 @@ impl Monitor {
     /// # Errors
     /// `EPIPE` when it is gone.
     pub fn proceed(&self, ids: Ids) -> nix::Result<()> {
-        send(&self.0, &Order::Proceed(ids), None)
+        send(&self.0, &Order::Proceed(ids), &[])
     }
 
     /// Lets the workload's command run.
@@ -88,7 +104,7 @@ impl Monitor {
     /// # Errors
     /// `EPIPE` when the first process is gone.
     pub fn start(&self) -> nix::Result<()> {
-        send(&self.0, &Order::Start, None)
+        send(&self.0, &Order::Start, &[])
     }
 
     /// Sends the workload's process a signal; after `start`.
@@ -96,7 +112,7 @@ impl Monitor {
     /// # Errors
     /// `EPIPE` when the first process is gone.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        send(&self.0, &Order::Signal(signal), None)
+        send(&self.0, &Order::Signal(signal), &[])
     }
 
     /// Waits for the next report; `None` when the first process is gone or runs the workload's
@@ -105,11 +121,19 @@ impl Monitor {
     /// # Errors
     /// recvmsg(2)'s; `EBADMSG` for what is no report.
     pub fn receive(&self) -> nix::Result<Option<Report>> {
-        let Some((message, descriptor)) = receive(&self.0)? else { return Ok(None) };
+        let Some((message, mut descriptors)) = receive(&self.0)? else { return Ok(None) };
         Ok(Some(match message {
-            Message::Ready => Report::Ready { terminal: descriptor },
+            Message::Ready { terminal } => {
+                let namespaces = descriptors.split_off(usize::from(terminal).min(descriptors.len()));
+                let namespaces = (!namespaces.is_empty()).then_some(Namespaces(namespaces));
+                Report::Ready { terminal: descriptors.pop(), namespaces }
+            }
             Message::Started => Report::Started,
             Message::Failed(error) => Report::Failed(error),
+            Message::Refused(number) => Report::Failed(StartError::NotExecutable {
+                program: "the command".to_owned(),
+                reason: refusal(Errno::from_raw(i32::from(number))),
+            }),
             Message::Exited(status) => Report::Exited(status),
         }))
     }
@@ -134,20 +158,26 @@ impl First {
         }
     }
 
-    pub(crate) fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> nix::Result<()> {
-        send(&self.0, &Message::Ready, terminal)
+    pub(crate) fn ready(
+        &self,
+        terminal: Option<BorrowedFd<'_>>,
+        namespaces: Option<&Namespaces>,
+    ) -> nix::Result<()> {
+        let namespaces = namespaces.iter().flat_map(|all| all.0.iter().map(AsFd::as_fd));
+        let descriptors: Vec<_> = terminal.into_iter().chain(namespaces).collect();
+        send(&self.0, &Message::Ready { terminal: terminal.is_some() }, &descriptors)
     }
 
     pub(crate) fn started(&self) -> nix::Result<()> {
-        send(&self.0, &Message::Started, None)
+        send(&self.0, &Message::Started, &[])
     }
 
     pub(crate) fn exited(&self, status: ExitStatus) -> nix::Result<()> {
-        send(&self.0, &Message::Exited(status), None)
+        send(&self.0, &Message::Exited(status), &[])
     }
 
     pub(crate) fn failed(&self, error: StartError) -> nix::Result<()> {
-        send(&self.0, &Message::Failed(shorten(error)), None)
+        send(&self.0, &Message::Failed(shorten(error)), &[])
     }
 
     /// Waits for the next order; `None` when the owner is gone.
@@ -162,10 +192,14 @@ impl AsFd for First {
     }
 }
 
-fn send(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+pub(crate) fn send(
+    socket: &OwnedFd,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> nix::Result<()> {
     let bytes = postcard::to_stdvec(message).map_err(|_| Errno::EMSGSIZE)?;
-    let raw = fd.map(|fd| [fd.as_raw_fd()]);
-    let rights = raw.as_ref().map(|raw| ControlMessage::ScmRights(raw));
+    let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = (!raw.is_empty()).then_some(ControlMessage::ScmRights(&raw));
     let rights = rights.as_slice();
     loop {
         let data = [IoSlice::new(&bytes)];
@@ -176,10 +210,12 @@ fn send(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) 
     }
 }
 
-fn receive<M: DeserializeOwned>(socket: &OwnedFd) -> nix::Result<Option<(M, Option<OwnedFd>)>> {
+pub(crate) fn receive<M: DeserializeOwned>(
+    socket: &OwnedFd,
+) -> nix::Result<Option<(M, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; LIMIT];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let (length, descriptor) = loop {
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; DESCRIPTORS]);
+    let (length, descriptors) = loop {
         let mut data = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags) {
@@ -187,27 +223,26 @@ fn receive<M: DeserializeOwned>(socket: &OwnedFd) -> nix::Result<Option<(M, Opti
             Err(Errno::ECONNRESET) => return Ok(None),
             Err(errno) => return Err(errno),
             Ok(message) => {
-                let mut descriptor = None;
+                let mut descriptors = Vec::new();
                 for control in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(fds) = control {
-                        descriptor = fds.first().copied();
+                        descriptors.extend(fds.into_iter().map(crate::sys::descriptor::received));
                     }
                 }
-                break (message.bytes, descriptor);
+                break (message.bytes, descriptors);
             }
         }
     };
     if length == 0 {
         return Ok(None);
     }
-    let descriptor = descriptor.map(crate::sys::descriptor::received);
     let bytes = bytes.get(..length).ok_or(Errno::EBADMSG)?;
     let message = postcard::from_bytes(bytes).map_err(|_| Errno::EBADMSG)?;
-    Ok(Some((message, descriptor)))
+    Ok(Some((message, descriptors)))
 }
 
 /// The texts of an error hold words of the spec, which may be long.
-fn shorten(error: StartError) -> StartError {
+pub(crate) fn shorten(error: StartError) -> StartError {
     const TEXT: usize = LIMIT / 4;
     let cut = |mut text: String| {
         if text.len() > TEXT {
@@ -242,9 +277,9 @@ mod tests {
         assert_eq!(first.receive().unwrap(), Some(Order::Start));
         assert_eq!(first.receive().unwrap(), Some(Order::Signal(Signal::TERM)));
         let null = std::fs::File::open("/dev/null").unwrap();
-        first.ready(Some(null.as_fd())).unwrap();
+        first.ready(Some(null.as_fd()), None).unwrap();
         first.failed(StartError::NotFound { program: "é".repeat(LIMIT) }).unwrap();
-        assert!(matches!(monitor.receive().unwrap(), Some(Report::Ready { terminal: Some(_) })));
+        assert!(matches!(monitor.receive().unwrap(), Some(Report::Ready { terminal: Some(_), namespaces: None })));
         let Some(Report::Failed(StartError::NotFound { program })) = monitor.receive().unwrap()
         else {
             panic!("not a failure");
@@ -252,6 +287,12 @@ mod tests {
         assert!(program.starts_with("éé") && program.len() <= LIMIT / 4);
         drop(first);
         assert!(monitor.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_two_bytes() {
+        assert_eq!(postcard::to_stdvec(&Message::Refused(2)).unwrap(), [0, 2]);
+        assert_eq!(postcard::to_stdvec(&Message::Refused(255)).unwrap(), [0, 255]);
     }
 
     #[test]

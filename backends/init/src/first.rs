@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::JoinFiles;
 use crate::control::{First, Order};
+use crate::enter;
 use crate::error::Step;
 use crate::inside::Owner;
 use crate::kernel_fs::{self, TerminalGroup};
@@ -26,7 +27,8 @@ use crate::process::{self, Program};
 use crate::reaper;
 use crate::rootfs::{self, Builder, Tree, UserNamespace};
 use crate::sys::clone::{self, Namespaces};
-use crate::sys::{descriptor, mount, network};
+use crate::sys::trampoline::Trampoline;
+use crate::sys::{descriptor, mount, network, title};
 use crate::terminal::{self, Terminal};
 
 /// What the first process finds around it.
@@ -45,6 +47,10 @@ pub struct Surroundings {
     pub tree: Option<Box<Tree<'static>>>,
     /// How it comes into the cgroup that holds its limits.
     pub cgroup: Cgroup,
+    /// Whether its owner gets descriptors of its namespaces, since it may not open them later.
+    pub gives_namespaces: bool,
+    /// Whether the workload's ids would have a right to moat's own executable, if it came by it.
+    pub exposed: bool,
 }
 
 /// How many ids the workload has, counted from 0.
@@ -126,8 +132,12 @@ fn live(
     let Some((program, master)) = set_up(sandbox, surroundings, control, stdio)? else {
         return Ok(1);
     };
-    control.ready(master.as_ref().map(AsFd::as_fd)).step(|| "report")?;
-    drop(master);
+    let in_cgroup = !matches!(surroundings.cgroup, Cgroup::None);
+    let namespaces = surroundings.gives_namespaces.then(|| enter::Namespaces::own(in_cgroup));
+    let namespaces = namespaces.transpose()?;
+    let terminal = master.as_ref().map(AsFd::as_fd);
+    control.ready(terminal, namespaces.as_ref()).step(|| "report")?;
+    drop((master, namespaces));
     FaultPoint::SaidReady.reached();
     match control.receive() {
         Ok(Some(Order::Start)) => {}
@@ -135,7 +145,11 @@ fn live(
     }
     FaultPoint::ToldToStart.reached();
     if sandbox.reaper {
-        return reaper::run(program, control);
+        return reaper::run(program, surroundings.exposed, control);
+    }
+    if surroundings.exposed {
+        let way = Trampoline::make(control.as_fd()).step(|| "start the workload")?;
+        return Err(program.execute_by(&way, true, &mut None));
     }
     Err(program.execute(true))
 }
@@ -167,6 +181,7 @@ fn set_up(
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
     FaultPoint::Named.reached();
+    title::hide().step(|| "hide moat's command line")?;
     let own = surroundings.user_namespace == UserNamespace::Own;
     let ids = if own {
         match control.wait_to_proceed() {
@@ -242,7 +257,7 @@ fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
 }
 
 /// Becomes user 0 of the user namespace, with all its rights there.
-fn become_root(ids: Ids) -> Result<(), StartError> {
+pub(crate) fn become_root(ids: Ids) -> Result<(), StartError> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     let step = || "become user 0 of the user namespace";
     if ids.groups > 1 {
@@ -252,7 +267,7 @@ fn become_root(ids: Ids) -> Result<(), StartError> {
     setresuid(uid, uid, uid).step(step)
 }
 
-fn thrice(fd: OwnedFd) -> Result<[OwnedFd; 3], StartError> {
+pub(crate) fn thrice(fd: OwnedFd) -> Result<[OwnedFd; 3], StartError> {
     let copy = || fd.try_clone().step(|| "set up the terminal");
     Ok([copy()?, copy()?, fd])
 }

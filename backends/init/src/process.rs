@@ -1,10 +1,12 @@
 //! From a process of moat's to the workload's: everything between fork and exec.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Process, StartError};
 use moat_core::spec::{Capability, GuestPath, Rlimit};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -15,6 +17,7 @@ use crate::error::Step;
 use crate::first::Ids;
 use crate::limits;
 use crate::seccomp::Filter;
+use crate::sys::trampoline::Trampoline;
 use crate::sys::{descriptor, privilege, process, tty};
 use crate::user::{self, Identity};
 
@@ -48,7 +51,7 @@ impl Program {
         let env = process.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(home);
         Ok(Self {
             command: Command::new(&process.argv, env)?,
-            filter: Filter::new(&process.capabilities)?,
+            filter: Filter::new(process)?,
             ids,
             working_dir: process.working_dir.clone(),
             capabilities: process.capabilities.clone(),
@@ -67,6 +70,24 @@ impl Program {
             Ok(()) => self.command.execute(),
             Err(error) => error,
         }
+    }
+
+    /// As [`Program::execute`], by way of another program; see [`Command::execute_by`].
+    pub(crate) fn execute_by(
+        &self,
+        way: &Trampoline<'_>,
+        dies_with_parent: bool,
+        file: &mut Option<PathBuf>,
+    ) -> StartError {
+        match self.become_workload(dies_with_parent) {
+            Ok(()) => self.command.execute_by(way, file),
+            Err(error) => error,
+        }
+    }
+
+    /// What the kernel's refusal of the command's file means.
+    pub(crate) fn refused(&self, file: &Path, errno: Errno) -> StartError {
+        self.command.refused_file(&Path::new(self.working_dir.as_str()).join(file), errno)
     }
 
     fn become_workload(&self, dies_with_parent: bool) -> Result<(), StartError> {
@@ -91,6 +112,9 @@ impl Program {
             self.filter.install()?;
         }
         change_user(&self.identity, self.ids)?;
+        // Which a change of user may have taken back (prctl(2), `PR_SET_DUMPABLE`): until it is another
+        // program, nobody in the workload may look at or reach through this process.
+        prctl::set_dumpable(false).step(|| "hide from the workload")?;
         if self.identity.uid == 0 {
             privilege::keep_capabilities(&self.capabilities).step(|| "drop capabilities")?;
         }

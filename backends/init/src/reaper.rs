@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 
 use crate::control::{First, Order};
 use crate::error::Step;
+use crate::launch::launch;
 use crate::process::Program;
-use crate::sys::{clone, descriptor, process};
+use crate::sys::{descriptor, process};
 
 /// The status with which it ends when its owner is gone: that of a process ended by SIGKILL.
 const ABANDONED: u8 = 137;
@@ -25,11 +26,11 @@ const ABANDONED: u8 = 137;
 ///
 /// # Errors
 /// Why the workload does not run.
-pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
+pub(crate) fn run(program: Program, exposed: bool, control: &First) -> Result<u8, StartError> {
     let step = || "start the workload";
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&SigSet::all(), flags).step(step)?;
-    let child = start(&program)?;
+    let child = start(&program, exposed)?;
     // The workload alone holds its stdin, stdout and stderr.
     drop(program);
     control.started().step(step)?;
@@ -66,17 +67,11 @@ pub(crate) fn run(program: Program, control: &First) -> Result<u8, StartError> {
     }
 }
 
-/// Makes the workload's process; comes back when it has become the command or failed to.
-fn start(program: &Program) -> Result<Pid, StartError> {
-    let step = || "start the workload";
-    let child = clone::spawn_to_exec(|| {
-        FaultPoint::WorkloadMade.reached();
-        program.execute(false)
-    })
-    .step(step)??;
+fn start(program: &Program, exposed: bool) -> Result<Pid, StartError> {
+    let child = launch(program, exposed)?;
     // The child's change of user may have made this memory readable again (prctl(2),
     // `PR_SET_DUMPABLE`), depending on the machine's fs.suid_dumpable.
-    prctl::set_dumpable(false).step(step)?;
+    prctl::set_dumpable(false).step(|| "start the workload")?;
     Ok(child.pid())
 }
 

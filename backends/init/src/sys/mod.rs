@@ -6,4 +6,6 @@ pub mod mount;
 pub(crate) mod network;
 pub(crate) mod privilege;
 pub mod process;
+pub(crate) mod title;
+pub(crate) mod trampoline;
 pub mod tty;
