@@ -27,6 +27,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2, write};
 
+/// asm-generic/fcntl.h; the libc crate has it not.
+const F_SETSIG: libc::c_int = 10;
+
 /// What moat was asked to do, and the pipe.
 static ASKED: OnceLock<Asked> = OnceLock::new();
 
@@ -52,7 +55,7 @@ pub(crate) fn install() -> nix::Result<()> {
     let point = *points.find(|point| format!("{point:?}") == name).ok_or(Errno::EINVAL)?;
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     for (command, value) in
-        [(libc::F_SETOWN, process::id().cast_signed()), (libc::F_SETSIG, libc::SIGKILL)]
+        [(libc::F_SETOWN, process::id().cast_signed()), (F_SETSIG, libc::SIGKILL)]
     {
         // SAFETY: takes no pointer.
         Errno::result(unsafe { libc::fcntl(read.as_raw_fd(), command, value) })?;
