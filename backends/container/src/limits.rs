@@ -130,13 +130,13 @@ fn disks(limits: &mut Limits) -> Result<(), Fault> {
                 .because(error)
                 .hint("name a disk of this host: `lsblk` lists them")
         })?;
-        if seen.contains(&disk) {
-            let what = format!("`container.io_max` has the disk {} twice", disk.display());
+        if seen.contains(&disk.device) {
+            let what = format!("`container.io_max` has the disk {} twice", disk.path.display());
             return Err(Fault::new(Code::Unavailable, what)
                 .hint("give one limit for the whole disk: its partitions have none of their own"));
         }
-        seen.push(disk.clone());
-        *path = disk;
+        seen.push(disk.device);
+        *path = disk.path;
     }
     Ok(())
 }

@@ -41,12 +41,21 @@ pub enum NoDisk {
     },
 }
 
+/// A disk of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// A path of it.
+    pub path: PathBuf,
+    /// Its numbers, which no other has (makedev(3)).
+    pub device: u64,
+}
+
 /// The disk that a path is, or that the partition is on which it is: the kernel limits whole disks
 /// alone.
 ///
 /// # Errors
 /// When the path is no block device.
-pub fn disk(path: &Path) -> Result<PathBuf, NoDisk> {
+pub fn disk(path: &Path) -> Result<Disk, NoDisk> {
     let found =
         fs::metadata(path).map_err(|source| NoDisk::Unseen { path: path.to_owned(), source })?;
     if !found.file_type().is_block_device() {
@@ -54,7 +63,7 @@ pub fn disk(path: &Path) -> Result<PathBuf, NoDisk> {
     }
     let shown = Path::new(DEVICES).join(format!("{}:{}", major(found.rdev()), minor(found.rdev())));
     if !shown.join("partition").exists() {
-        return Ok(path.to_owned());
+        return Ok(Disk { path: path.to_owned(), device: found.rdev() });
     }
     // The link leads to `.../DISK/PARTITION`.
     let lost = |source| NoDisk::Lost { path: path.to_owned(), source };
@@ -64,7 +73,9 @@ pub fn disk(path: &Path) -> Result<PathBuf, NoDisk> {
     // A name with a slash is written with `!` there.
     let disk = Path::new("/dev").join(name.to_string_lossy().replace('!', "/"));
     match fs::metadata(&disk) {
-        Ok(found) if found.file_type().is_block_device() => Ok(disk),
+        Ok(found) if found.file_type().is_block_device() => {
+            Ok(Disk { path: disk, device: found.rdev() })
+        }
         Ok(_) => Err(lost(io::ErrorKind::NotFound.into())),
         Err(source) => Err(lost(source)),
     }
@@ -99,7 +110,7 @@ mod tests {
             if !node.exists() {
                 continue;
             }
-            let found = disk(&node).unwrap();
+            let found = disk(&node).unwrap().path;
             let is_partition = entry.path().join("partition").exists();
             assert_eq!(
                 found == node,

@@ -36,6 +36,14 @@ const MODULES: &[&str] = &[
     "llc",
     "stp",
     "bridge",
+    // Disks to be limited.
+    "loop",
+    "bfq",
+    "crc32c_generic",
+    "crc16",
+    "mbcache",
+    "jbd2",
+    "ext4",
 ];
 
 /// What the scripts call; everything else is the host's own.

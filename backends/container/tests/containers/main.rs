@@ -6,7 +6,9 @@
 
 mod bench;
 mod cases;
+mod disk;
 mod monitor;
+mod orders;
 mod run;
 
 use std::process::ExitCode;

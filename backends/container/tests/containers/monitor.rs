@@ -8,9 +8,11 @@ use std::time::Duration;
 use moat_container::Container;
 use moat_core::diagnose::Fault;
 use moat_core::policy::{Approved, Facts, builtin, decide};
-use moat_core::sandbox::{Exit, TerminalSize};
+use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
 use moat_core::spec::{Bytes, Isolation, Resolved, Signal};
 use moat_core::workload::Backend;
+
+use crate::orders;
 
 pub(crate) fn approved(workload: &Resolved) -> Approved {
     let facts = Facts {
@@ -88,6 +90,10 @@ fn run(workload: &Resolved, dir: &Path) -> Result<Exit, Fault> {
         created.wait(None, Some(Duration::from_millis(300)))?;
         let size = TerminalSize { columns: columns.parse().unwrap(), rows: rows.parse().unwrap() };
         created.terminal().unwrap().resize(size)?;
+    }
+    if !orders::carry_out(created.as_mut(), dir)? {
+        created.destroy()?;
+        return Ok(Exit { status: ExitStatus::Code(0), oom: false });
     }
     let exit = created.wait(None, None)?.unwrap();
     assert_eq!(created.wait(None, None)?, Some(exit), "the same exit once there is one");

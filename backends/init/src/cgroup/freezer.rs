@@ -113,9 +113,12 @@ fn order_v2(dir: &Path, state: State) -> Result<(), Error> {
 fn order_v1(freezer: &Path, state: State) -> Result<(), Error> {
     let path = freezer.join("freezer.state");
     let value = if state == State::Frozen { "FROZEN" } else { "THAWED" };
-    file::write(&path, value)?;
-    // `FREEZING` until the last has stopped, which only reading finds out.
-    until(freezer, || Ok(file::read(&path)?.trim() == value))
+    // `FREEZING` until the last has stopped, which only reading finds out. A process that was just
+    // being made may have missed the order, and takes the next.
+    until(freezer, || {
+        file::write(&path, value)?;
+        Ok(file::read(&path)?.trim() == value)
+    })
 }
 
 /// Waits until it is so.

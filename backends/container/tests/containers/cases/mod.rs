@@ -1,7 +1,9 @@
 //! The cases.
 
+mod asked_limits;
 mod life;
 mod limits;
+mod pause;
 mod plain_user;
 mod process;
 mod root;
@@ -17,6 +19,8 @@ pub(crate) fn all() -> Vec<Named> {
         root::CASES,
         wall::CASES,
         limits::CASES,
+        asked_limits::CASES,
+        pause::CASES,
         life::CASES,
         terminal::CASES,
         plain_user::CASES,

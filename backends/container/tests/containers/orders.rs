@@ -1,0 +1,53 @@
+//! What a monitor of the tests does with its workload once it runs: `MOAT_TEST_ORDERS`, a list of
+//! orders with `;` between them. What they find out is said on stderr.
+
+use std::path::Path;
+use std::time::Duration;
+
+use moat_core::diagnose::Fault;
+use moat_core::spec::Signal;
+use moat_core::workload::Workload;
+
+/// Carries them out; false when the workload is to be destroyed without waiting for its end.
+pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, Fault> {
+    let Ok(orders) = std::env::var("MOAT_TEST_ORDERS") else { return Ok(true) };
+    for order in orders.split(';').map(str::trim) {
+        let (verb, argument) = order.split_once(' ').unwrap_or((order, ""));
+        match verb {
+            // Milliseconds.
+            "wait" => {
+                let limit = Duration::from_millis(argument.parse().unwrap());
+                assert_eq!(created.wait(None, Some(limit))?, None, "it ended before {orders}");
+            }
+            "pause" => created.pause().unwrap().pause()?,
+            "resume" => created.pause().unwrap().resume()?,
+            "signal" => {
+                created.signal(Signal::from_number(argument.parse().unwrap()).unwrap())?;
+            }
+            "stats" => {
+                let figures = created.stats().unwrap().stats()?;
+                eprintln!("stats {}", serde_json::to_string(&figures).unwrap());
+            }
+            // The length of a file.
+            "length" => eprintln!("length {}", std::fs::metadata(argument).unwrap().len()),
+            // A file of the group, in whatever tree it is.
+            "show" => eprintln!("{argument}: {}", group_file(dir, argument)),
+            "destroy" => return Ok(false),
+            "hang" => {
+                eprintln!("hanging");
+                loop {
+                    std::thread::park();
+                }
+            }
+            _ => panic!("no such order: {order}"),
+        }
+    }
+    Ok(true)
+}
+
+fn group_file(dir: &Path, name: &str) -> String {
+    let group = dir.file_name().unwrap();
+    let files = crate::run::groups().into_iter().map(|parent| parent.join(group).join(name));
+    let found = files.filter_map(|file| std::fs::read_to_string(file).ok()).next();
+    found.unwrap_or_else(|| "not there".to_owned()).trim().replace('\n', ", ")
+}
