@@ -4,6 +4,7 @@
 // Every function here is a test's.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod attack;
 mod bench;
 mod cases;
 mod disk;
@@ -16,6 +17,9 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    if let Some(status) = attack::attack_if_asked() {
+        return status;
+    }
     if let Some(status) = monitor::be_one_if_asked() {
         return status;
     }

@@ -82,6 +82,23 @@ impl Case {
         self
     }
 
+    /// The program that is moat is then a file of its own, and of whoever starts it.
+    pub(crate) fn with_own_program(self) -> Self {
+        use std::os::unix::fs::chown;
+        let program = self.program();
+        if !program.exists() {
+            copy_program(&std::env::current_exe().unwrap(), &program);
+        }
+        let owner = Some(self.user.unwrap_or(0));
+        chown(&program, owner, owner).unwrap();
+        self
+    }
+
+    /// Where that is.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.dir.path().join("monitor")
+    }
+
     /// The instance's directory.
     pub(crate) fn instance(&self) -> PathBuf {
         let name = format!("test-{}", self.dir.path().file_name().unwrap().to_str().unwrap());
@@ -92,15 +109,16 @@ impl Case {
         let instance = self.instance();
         let _ = std::fs::create_dir(&instance);
         let mut command = match self.user {
+            None if self.program().exists() => Command::new(self.program()),
             None => Command::new(std::env::current_exe().unwrap()),
             Some(uid) => {
                 let all = std::fs::Permissions::from_mode(0o755);
                 std::fs::set_permissions(self.dir.path(), all).unwrap();
                 std::os::unix::fs::chown(&instance, Some(uid), Some(uid)).unwrap();
                 // Where a plain user may reach it.
-                let program = self.dir.path().join("monitor");
+                let program = self.program();
                 if !program.exists() {
-                    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+                    copy_program(&std::env::current_exe().unwrap(), &program);
                 }
                 let mut command = Command::new("setpriv");
                 let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
@@ -154,6 +172,13 @@ impl Case {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&name), "a mount is left: {mounts}");
     }
+}
+
+/// Copies a program, in a process aside: one of this process's own that is forked meanwhile would
+/// hold the copy open for writing, and what is can't be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap();
+    assert!(copied.success());
 }
 
 /// moat's own groups.

@@ -1,6 +1,7 @@
 //! The cases.
 
 mod asked_limits;
+mod executable;
 mod life;
 mod limits;
 mod pause;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Named> {
         life::CASES,
         terminal::CASES,
         plain_user::CASES,
+        executable::CASES,
     ]
     .concat()
 }
