@@ -19,8 +19,6 @@ pub(super) struct Peer {
 /// What the others are compared with.
 pub(super) const REFERENCE: &str = "crun";
 
-const HYBRID: &str = "/sys/fs/cgroup/unified";
-
 /// All of them, with their files in `room`.
 pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     let root = build::rootfs(room)?;
@@ -33,8 +31,10 @@ pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     let moat =
         |keys| self::moat(moat.as_ref().map_err(Clone::clone)?, room, &root, keys).map_err(failed);
     let floor = floor.display().to_string();
+    let in_place = Contender::new([&floor, "--in-place", &root, "/bin/true"]);
     let peers = [
         ("fork + exec", Ok(Contender::new([format!("{root}/bin/true")])), None),
+        ("floor, in place", Ok(in_place), Some(IN_PLACE_NOTE)),
         ("floor", Ok(Contender::new([&floor, &root, "/bin/true"])), Some(FLOOR_NOTE)),
         ("bubblewrap", bubblewrap(&root), Some(BUBBLEWRAP_NOTE)),
         ("crun, no cgroup", crun(&bundle, &["--cgroup-manager=disabled"]), Some("no limits")),
@@ -47,8 +47,10 @@ pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     Ok(peers.map(|(name, contender, note)| Peer { name, contender, note }).into())
 }
 
-const FLOOR_NOTE: &str = "the namespaces, mounts, masked paths and change of root alone; no \
-    cgroup, capabilities, seccomp filter or state";
+const IN_PLACE_NOTE: &str = "the namespaces, mounts, masked paths and change of root alone, as \
+    little as crun's; no cgroup, capabilities, seccomp filter or state";
+
+const FLOOR_NOTE: &str = "the same, with moat's root: copy-on-write and id-mapped";
 
 const BUBBLEWRAP_NOTE: &str = "no cgroup limits, no seccomp filter (it has none of its own), all \
     capabilities dropped, one user mapped";
@@ -90,12 +92,6 @@ fn crun(bundle: &str, options: &[&str]) -> Result<Contender, Outcome> {
     let line = [&program].into_iter().map(String::as_str).chain(options.iter().copied());
     let mut contender = Contender::new(line.chain(["run", "--bundle", bundle]));
     contender.named = true;
-    if Path::new(HYBRID).is_dir() {
-        // crun refuses cgroup v1 as long as it sees v2 beside it, even without its controllers.
-        let hide = format!("umount {HYBRID} && exec \"$@\"");
-        contender.prelude =
-            ["unshare", "--mount", "sh", "-c", &hide, "sh"].map(str::to_owned).into();
-    }
     Ok(contender)
 }
 
@@ -125,7 +121,7 @@ pub(super) fn spec(root: &str, memory_mib: u32, keys: &str) -> String {
 /// What a user types who has no spec: the current directory becomes a volume, so it is the room.
 fn without_spec(moat: &Path, room: &Path) -> Contender {
     let mut contender = Contender::new([&moat.display().to_string(), "run", "--", "/bin/true"]);
-    contender.prelude = ["env", "--chdir", &room.display().to_string()].map(str::to_owned).into();
+    contender.dir = Some(room.to_owned());
     contender
 }
 

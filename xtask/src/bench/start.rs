@@ -2,16 +2,16 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// A way to run `true` to its end.
 pub(super) struct Contender {
-    /// Run before the measuring, as a prefix of the measuring program's command.
-    pub(super) prelude: Vec<String>,
     pub(super) argv: Vec<String>,
+    /// The directory it is started in, when that matters.
+    pub(super) dir: Option<PathBuf>,
     /// Whether each start needs a name of its own, as last argument.
     pub(super) named: bool,
 }
@@ -25,21 +25,22 @@ pub(super) struct Start {
 impl Contender {
     pub(super) fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         let argv = argv.into_iter().map(Into::into).collect();
-        Self { prelude: Vec::new(), argv, named: false }
+        Self { argv, dir: None, named: false }
     }
 
     /// Runs it once; anything but status 0 is an error, with its last word on standard error.
     pub(super) fn start(&self, launch: &Path) -> Result<Start> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let mut line: Vec<String> = self.prelude.clone();
-        line.push(launch.display().to_string());
-        line.extend_from_slice(&self.argv);
+        let mut command = Command::new(launch);
+        command.args(&self.argv);
         if self.named {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            line.push(format!("moat-bench-{}-{serial}", std::process::id()));
+            command.arg(format!("moat-bench-{}-{serial}", std::process::id()));
         }
-        let (program, args) = line.split_first().context("no command")?;
-        let output = Command::new(program).args(args).output().context(program.clone())?;
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let output = command.output().with_context(|| launch.display().to_string())?;
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().lines().last().unwrap_or("without a word");
         ensure!(output.status.success(), "launch: {said}");
