@@ -1,9 +1,8 @@
 //! Signals that end moat while it makes something that must not be left half-made: they are held
 //! back, the work is undone, and moat then ends as it was asked to.
 
-use std::fs;
-
 use moat_core::diagnose::{Code, Fault};
+use moat_host::procfs;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -58,7 +57,7 @@ impl Drop for Interrupt {
 /// The signals that whoever started moat wants ignored, as nohup(1) does: held back, they would be
 /// seen all the same (`SigIgn` of proc_pid_status(5): a bit each, the lowest for signal 1).
 pub(crate) fn ignored() -> SigSet {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = procfs::read("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
     Signal::iterator().filter(|signal| mask & (1 << (*signal as i32 - 1)) != 0).collect()

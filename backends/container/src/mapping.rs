@@ -10,6 +10,7 @@ use moat_core::fault_point::FaultPoint;
 use moat_core::spec::Signal;
 use moat_host::idmap::Map;
 use moat_host::newidmap::{Helpers, Unusable};
+use moat_host::procfs;
 use moat_host::subid;
 use moat_init::first::Ids;
 use moat_init::inside::Owner;
@@ -18,7 +19,8 @@ use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal::SIGKILL;
-use nix::sys::stat::{major, minor};
+use nix::sys::stat::major;
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, statfs};
 use nix::unistd::{Gid, Pid, Uid, getpid, getppid, pause};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +64,7 @@ pub(crate) struct Lack {
 
 /// Filesystems that have been mappable since before the oldest kernel that moat supports. The
 /// others are tried.
-const KNOWN: [&str; 2] = ["ext4", "xfs"];
+const KNOWN: [FsType; 2] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC];
 
 impl Mapping {
     /// Chooses one for these sources of a root and volumes. Each that may or may not be mappable
@@ -184,22 +186,19 @@ pub(crate) fn subordinate() -> Result<Map, Lack> {
     })
 }
 
-/// Whether it can be mapped for sure, by what is mounted (proc_pid_mountinfo(5)); statfs(2) can't
-/// tell, since 9p says there what its server's filesystem is.
+/// Whether it can be mapped for sure.
 fn is_known(source: &Path, depth: Depth) -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let Ok(device) = fs::metadata(source).map(|found| found.dev()) else { return false };
-    let device = format!("{}:{}", major(device), minor(device));
-    let known = mounts.lines().any(|line| {
-        let kind = line.split_once(" - ").and_then(|(_, back)| back.split(' ').next());
-        line.split(' ').nth(2) == Some(&device) && kind.is_some_and(|kind| KNOWN.contains(&kind))
-    });
-    known && (depth == Depth::One || !has_mounts_below(source, &mounts))
+    let (Ok(filesystem), Ok(found)) = (statfs(source), fs::metadata(source)) else { return false };
+    // One that passes on what another machine's is, as 9p does, is on no device of this one
+    // (major number 0).
+    let known = KNOWN.contains(&filesystem.filesystem_type()) && major(found.dev()) != 0;
+    known && (depth == Depth::One || !has_mounts_below(source))
 }
 
-/// Whether anything may be mounted below: the fifth field. Characters that are written otherwise
-/// there do not match, so that such a path counts as one that has.
-fn has_mounts_below(path: &Path, mounts: &str) -> bool {
+/// Whether anything may be mounted below: the fifth field (proc_pid_mountinfo(5)). Characters that
+/// are written otherwise there do not match, so that such a path counts as one that has.
+fn has_mounts_below(path: &Path) -> bool {
+    let Ok(mounts) = procfs::read("/proc/self/mountinfo") else { return true };
     let Some(path) = path.to_str().filter(|path| !path.contains([' ', '\t', '\n', '\\'])) else {
         return true;
     };

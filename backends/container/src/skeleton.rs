@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use moat_core::sandbox::Lower;
 use moat_core::spec::GuestPath;
+use moat_host::procfs;
 use moat_init::sys::mount::{self, Attributes};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{AccessFlags, access, symlinkat};
@@ -110,7 +111,7 @@ fn guest_path(path: &Path) -> Option<GuestPath> {
 
 /// Where anything is mounted (proc_pid_mountinfo(5)).
 fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let text = fs::read("/proc/self/mountinfo")?;
+    let text = procfs::read_bytes("/proc/self/mountinfo")?;
     let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(<[u8]>::to_vec);
     let points = text.split(|byte| *byte == b'\n').filter_map(field);
     Ok(points.map(|point| PathBuf::from(unescaped(OsStr::from_bytes(&point)))).collect())

@@ -9,6 +9,7 @@ use moat_core::cgroup::{Controller, Hierarchy, Tree, Version};
 use nix::unistd::{AccessFlags, Uid, access};
 
 use crate::mountinfo::{self, MountPoint};
+use crate::procfs;
 
 /// The group in which moat makes those of its instances.
 const OURS: &str = "moat";
@@ -89,7 +90,7 @@ fn has(controllers: &str, wanted: Controller) -> bool {
 /// The highest group above the caller's own that this user may write: only from there may it move
 /// processes into groups below (cgroup-v2.rst, "Delegation Containment").
 fn delegated(mount: &Path, wanted: &[Controller]) -> Result<PathBuf, Unusable> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = procfs::read("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     let own = mount.join(own);
     let above = own.ancestors().take_while(|dir| dir.starts_with(mount));

@@ -12,6 +12,7 @@ mod mountinfo;
 pub mod newidmap;
 pub mod probe;
 pub mod process;
+pub mod procfs;
 pub mod rootfs;
 pub mod sandbox;
 pub mod socket;

@@ -1,13 +1,15 @@
 //! Facts of this machine that decisions look at.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 
 use moat_core::spec::Bytes;
 
+use crate::procfs;
+
 /// The machine's memory; 0 when `/proc/meminfo` does not say (proc(5)).
 pub fn memory() -> Bytes {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let text = procfs::read("/proc/meminfo").unwrap_or_default();
     Bytes::new(total(&text).unwrap_or(0))
 }
 

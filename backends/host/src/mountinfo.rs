@@ -1,10 +1,11 @@
 //! `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use crate::procfs;
 
 /// One mount of the caller's mount namespace, as far as its root sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,10 @@ pub(crate) struct MountPoint {
 /// # Errors
 /// When /proc can't be read.
 pub(crate) fn read() -> io::Result<Vec<MountPoint>> {
-    Ok(fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    Ok(procfs::read_bytes("/proc/self/mountinfo")?
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect())
 }
 
 /// `36 35 98:0 /root /at options [optional...] - type source super-options`

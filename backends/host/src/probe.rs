@@ -10,6 +10,8 @@ use moat_core::diagnose::Missing;
 use moat_core::fault_point::FaultPoint;
 use serde::{Deserialize, Serialize};
 
+use crate::procfs;
+
 /// The most that is read of a kept answer, in bytes.
 const LIMIT: u64 = 64 << 10;
 
@@ -68,7 +70,7 @@ fn read(path: &Path) -> Option<Kept> {
 }
 
 fn key() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = procfs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let exe = fs::metadata("/proc/self/exe")
         .map(|exe| format!("{}:{}:{}:{}", exe.dev(), exe.ino(), exe.mtime(), exe.mtime_nsec()))
         .unwrap_or_default();

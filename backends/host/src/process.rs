@@ -1,8 +1,8 @@
 //! A process named so that a reused pid is never taken for it: its pid and when it started.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
+
+use crate::procfs;
 
 /// A process of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process that has this pid now, unless there is none.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = procfs::read(format!("/proc/{pid}/stat")).ok()?;
         Some(Self { pid, start_time: start_time(&stat)? })
     }
 

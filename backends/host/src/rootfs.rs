@@ -137,7 +137,8 @@ fn data_mounts(mounts: Vec<MountPoint>, hidden: &[GuestPath]) -> Vec<GuestPath> 
 pub fn exposed(path: &Path) -> Vec<PathBuf> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let within = RUNTIME.iter().map(PathBuf::from).filter(|hidden| hidden.starts_with(&path));
-    let around = secrets().filter(|secret| secret.starts_with(&path) || path.starts_with(secret));
+    let around =
+        secrets(&path).filter(|secret| secret.starts_with(&path) || path.starts_with(secret));
     within.chain(around).filter(|hidden| fs::symlink_metadata(hidden).is_ok()).collect()
 }
 
@@ -147,19 +148,23 @@ pub fn is_system(path: &Path) -> bool {
     SYSTEM.iter().any(|dir| path.starts_with(dir) || Path::new(dir).starts_with(&path))
 }
 
-/// Where secrets may be, whether or not they are there.
-fn secrets() -> impl Iterator<Item = PathBuf> {
+/// Where secrets may be, whether or not they are there: all that `path` is in, or that are in it,
+/// and perhaps others.
+fn secrets(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let near = |dir: &Path| dir.starts_with(path) || path.starts_with(dir);
     let in_homes = homes()
         .into_iter()
+        .filter(|home| near(home))
         .flat_map(|home| HOME_SECRETS.iter().map(move |secret| home.join(secret)));
+    let host_keys = near(Path::new(SSH)).then(host_keys).into_iter().flatten();
     let own = Dirs::locate().map(|dirs| [dirs.data, dirs.runtime]).into_iter().flatten();
-    SECRETS.iter().map(PathBuf::from).chain(in_homes).chain(host_keys()).chain(own)
+    SECRETS.iter().map(PathBuf::from).chain(in_homes).chain(host_keys).chain(own)
 }
 
 /// Every path to hide that is there.
 fn hidden() -> Vec<GuestPath> {
     let mut found = BTreeSet::new();
-    for path in RUNTIME.iter().map(PathBuf::from).chain(secrets()) {
+    for path in RUNTIME.iter().map(PathBuf::from).chain(secrets(Path::new("/"))) {
         if fs::symlink_metadata(&path).is_err() {
             continue;
         }
@@ -171,9 +176,12 @@ fn hidden() -> Vec<GuestPath> {
     found.into_iter().filter(|path| !path.is_root()).collect()
 }
 
+/// sshd's directory.
+const SSH: &str = "/etc/ssh";
+
 /// sshd's private keys.
 fn host_keys() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/etc/ssh").into_iter().flatten().flatten();
+    let entries = fs::read_dir(SSH).into_iter().flatten().flatten();
     let is_private = |name: &OsString| {
         name.to_str().is_some_and(|name| name.starts_with("ssh_host_") && name.ends_with("_key"))
     };
