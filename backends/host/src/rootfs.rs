@@ -137,28 +137,31 @@ fn data_mounts(mounts: Vec<MountPoint>, hidden: &[GuestPath]) -> Vec<GuestPath> 
 pub fn exposed(path: &Path) -> Vec<PathBuf> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let within = RUNTIME.iter().map(PathBuf::from).filter(|hidden| hidden.starts_with(&path));
-    let around =
-        secrets(&path).filter(|secret| secret.starts_with(&path) || path.starts_with(secret));
+    let around = secrets(&path).filter(|secret| are_related(secret, &path));
     within.chain(around).filter(|hidden| fs::symlink_metadata(hidden).is_ok()).collect()
 }
 
 /// Whether this is, is in, or holds a directory of the system's own programs and settings.
 pub fn is_system(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    SYSTEM.iter().any(|dir| path.starts_with(dir) || Path::new(dir).starts_with(&path))
+    SYSTEM.iter().any(|dir| are_related(Path::new(dir), &path))
 }
 
 /// Where secrets may be, whether or not they are there: all that `path` is in, or that are in it,
 /// and perhaps others.
 fn secrets(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let near = |dir: &Path| dir.starts_with(path) || path.starts_with(dir);
     let in_homes = homes()
         .into_iter()
-        .filter(|home| near(home))
+        .filter(|home| are_related(home, path))
         .flat_map(|home| HOME_SECRETS.iter().map(move |secret| home.join(secret)));
-    let host_keys = near(Path::new(SSH)).then(host_keys).into_iter().flatten();
+    let host_keys = are_related(Path::new(SSH), path).then(host_keys).into_iter().flatten();
     let own = Dirs::locate().map(|dirs| [dirs.data, dirs.runtime]).into_iter().flatten();
     SECRETS.iter().map(PathBuf::from).chain(in_homes).chain(host_keys).chain(own)
+}
+
+/// Whether one of them is in the other.
+fn are_related(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 /// Every path to hide that is there.
