@@ -307,7 +307,7 @@ impl Reader<'_> {
             match name.parse() {
                 Ok(capability) => held.push(self.capabilities.contains(&capability)),
                 Err(error) => {
-                    self.wrong(format!("{at}.caps[{index}]"), shortened(&error.to_string()))
+                    self.wrong(format!("{at}.caps[{index}]"), shortened(&error.to_string()));
                 }
             }
         }

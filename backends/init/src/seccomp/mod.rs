@@ -1,38 +1,56 @@
-//! The workload's default seccomp filter.
+//! The filter of the workload's system calls: moat's own, or the user's.
 
+mod answers;
+mod ready;
 mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::collections::BTreeMap;
 
-use moat_core::sandbox::StartError;
+use moat_core::sandbox::{Process, Seccomp, StartError};
+use moat_core::seccomp::{Action, Condition, Kernel, LAST, Profile, Rule};
 use moat_core::spec::Capability;
-use nix::errno::Errno;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, sock_filter,
-};
+use seccompiler::BpfProgram;
 
 use crate::error::Step;
-use crate::sys::privilege;
-use table::Denied;
+use crate::sys::privilege::{self, FilterFlags};
+use answers::{Answer, Answers, NO_SUCH_CALL, Width};
+use ready::ready;
+use tree::assemble;
 
-/// Two programs, both of which every system call passes: the stricter answer holds.
+/// The most instructions that the kernel takes (linux/bpf_common.h, `BPF_MAXINSNS`).
+const LONGEST: usize = 4096;
+/// The last number of the time in which each architecture had its own: rseq, of Linux 4.18.
+const LAST_OF_OLD: u32 = 334;
+/// A program for the kernel.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    gate: [sock_filter; 5],
-    table: BpfProgram,
+    program: BpfProgram,
+    flags: FilterFlags,
 }
 
 impl Filter {
-    /// The filter for a workload with these capabilities.
+    /// The filter of a process.
     ///
     /// # Errors
-    /// None that the table can cause, but seccompiler's are passed on.
-    pub(crate) fn new(capabilities: &[Capability]) -> Result<Self, StartError> {
-        let table = compile(capabilities)
-            .map_err(|error| error.to_string())
-            .step(|| "make the seccomp filter")?;
-        Ok(Self { gate: gate(), table })
+    /// When the user's is longer than the kernel takes.
+    pub(crate) fn new(process: &Process) -> Result<Self, StartError> {
+        match &process.seccomp {
+            Seccomp::Default => {
+                let program = match ready(&process.capabilities) {
+                    Some(program) => program,
+                    None => program(&own(&process.capabilities), "moat's own")?,
+                };
+                Ok(Self { program, flags: FilterFlags::default() })
+            }
+            Seccomp::Profile(profile) => {
+                let flags = FilterFlags { log: profile.log, speculation: profile.speculation };
+                let program = program(&users(profile, kernel()?), &profile.name)?;
+                Ok(Self { program, flags })
+            }
+        }
     }
 
     /// Puts it in force for the calling thread and all that come from it. Needs `no_new_privs` or
@@ -41,93 +59,97 @@ impl Filter {
     /// # Errors
     /// The kernel's.
     pub(crate) fn install(&self) -> Result<(), StartError> {
-        // The gate last: what was added last runs first, and most calls end there.
-        privilege::filter(&self.table)
-            .and_then(|()| privilege::filter(&self.gate))
-            .step(|| "install the seccomp filter")
+        privilege::filter(&self.program, self.flags).step(|| "install the seccomp filter")
     }
 }
 
-/// What seccompiler has no words for: x32 calls, which have the numbers of others with a bit set
-/// (asm/unistd.h, `__X32_SYSCALL_BIT`), and clone3, whose flags are behind a pointer and for which
-/// programs fall back to clone on `ENOSYS`. Other architectures' calls are ended by the table's
-/// program, which seccompiler starts with that check.
-fn gate() -> [sock_filter; 5] {
-    // linux/bpf_common.h
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_AT_LEAST: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    /// `offsetof(struct seccomp_data, nr)` (seccomp(2)).
-    const NUMBER: u32 = 0;
-    const X32_BIT: u32 = 0x4000_0000;
-    const CLONE3: u32 = 435;
-    const _: () = assert!(libc::SYS_clone3 == CLONE3 as libc::c_long);
-    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    [
-        step(LOAD, 0, 0, NUMBER),
-        step(JUMP_IF_AT_LEAST, 2, 0, X32_BIT),
-        step(JUMP_IF_EQUAL, 1, 0, CLONE3),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-        step(RETURN, 0, 0, no_such_call),
-    ]
+/// The version of the kernel that is to hold the filter: in a guest, the guest's.
+fn kernel() -> Result<Kernel, StartError> {
+    let step = || "ask for the kernel's version";
+    let names = nix::sys::utsname::uname().step(step)?;
+    let release = names.release().to_string_lossy();
+    release.parse().map_err(|_| format!("{release:?}")).step(step)
 }
 
-fn compile(capabilities: &[Capability]) -> Result<BpfProgram, BackendError> {
-    let mut rules = BTreeMap::new();
-    for denied in table::CALLS {
-        let calls = match denied {
-            Denied::Always(calls) => calls,
-            Denied::Without(needed, _) if capabilities.contains(needed) => continue,
-            Denied::Without(_, calls) => calls,
+fn program(answers: &Answers<'_>, whose: &str) -> Result<BpfProgram, StartError> {
+    let program = match assemble(answers) {
+        Ok(program) if program.len() > LONGEST => {
+            let length = program.len();
+            Err(format!("it takes {length} instructions, and the kernel {LONGEST} at most"))
+        }
+        made => made.map_err(|error| error.to_string()),
+    };
+    program.step(|| format!("make the seccomp filter: {whose}"))
+}
+
+/// moat's own filter, for a workload with these capabilities at most.
+fn own(capabilities: &[Capability]) -> Answers<'static> {
+    let has = |any: &[Capability]| any.iter().any(|one| capabilities.contains(one));
+    let mut answers = Answers::new(NO_SUCH_CALL);
+    for call in table::KNOWN.into_iter().flatten() {
+        answers.set(call, Answer::Always(Action::Allow));
+    }
+    for denied in table::CALLS.iter().filter(|denied| !has(denied.unless)) {
+        for call in denied.calls {
+            answers.set(number(*call), Answer::Always(denied.action));
+        }
+    }
+    for call in table::CONDITIONAL.iter().filter(|call| !has(call.unless)) {
+        let rules = call.rules.iter().filter(|rule| !has(rule.unless));
+        let rules = rules.map(|rule| (rule.conditions, rule.action)).collect();
+        let (otherwise, width) = (call.otherwise, Width::Half);
+        answers.set(number(call.call), Answer::ByArguments { rules, otherwise, width });
+    }
+    answers
+}
+
+/// The libc crate's numbers are signed.
+fn number(call: libc::c_long) -> u32 {
+    u32::try_from(call).unwrap_or(u32::MAX)
+}
+
+/// The user's rules for a call.
+#[derive(Default)]
+struct Chain<'a> {
+    /// For some arguments, up to the first that is for all.
+    rules: Vec<(&'a [Condition], Action)>,
+    /// The first that is for all.
+    rest: Option<Action>,
+}
+
+/// The user's filter, on a kernel of this version.
+fn users(profile: &Profile, kernel: Kernel) -> Answers<'_> {
+    let there = |rule: &&Rule| {
+        let new_enough = rule.since.is_none_or(|since| since <= kernel);
+        new_enough && rule.before.is_none_or(|before| kernel < before)
+    };
+    let mut calls: BTreeMap<u32, Chain<'_>> = BTreeMap::new();
+    for rule in profile.rules.iter().filter(there) {
+        for call in &rule.calls {
+            let chain = calls.entry(*call).or_default();
+            if chain.rest.is_none() && rule.conditions.is_empty() {
+                chain.rest = Some(rule.action);
+            } else if chain.rest.is_none() {
+                chain.rules.push((&rule.conditions, rule.action));
+            }
+        }
+    }
+    let newest = calls.last_key_value().map_or(0, |(call, _)| *call);
+    let mut answers = Answers::new(match profile.default {
+        // Calls that the profile's author can't have known.
+        Action::Errno(_) => NO_SUCH_CALL,
+        other => other,
+    });
+    for call in 0..=newest.clamp(LAST_OF_OLD, LAST) {
+        answers.set(call, Answer::Always(profile.default));
+    }
+    for (call, Chain { rules, rest }) in calls {
+        let otherwise = rest.unwrap_or(profile.default);
+        let answer = match rules.is_empty() {
+            true => Answer::Always(otherwise),
+            false => Answer::ByArguments { rules, otherwise, width: Width::Full },
         };
-        rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+        answers.set(call, answer);
     }
-    if !capabilities.contains(&Capability::SYS_ADMIN) {
-        let flags = table::NAMESPACE_FLAGS;
-        rules.insert(libc::SYS_clone, any_flag(flags.into_iter())?);
-        let flags = flags.into_iter().chain([table::NEW_TIME]);
-        rules.insert(libc::SYS_unshare, any_flag(flags)?);
-    }
-    let families = table::SOCKET_FAMILIES.iter().map(|family| u64::from(family.cast_unsigned()));
-    rules.insert(libc::SYS_socket, any_value(0, families.clone())?);
-    rules.insert(libc::SYS_socketpair, any_value(0, families)?);
-    rules.insert(libc::SYS_ioctl, any_value(1, table::TERMINAL_REQUESTS.into_iter())?);
-    let other_than_all = table::PERSONALITIES
-        .iter()
-        .map(|value| condition(0, SeccompCmpOp::Ne, *value))
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_personality, vec![SeccompRule::new(other_than_all)?]);
-    let denied = SeccompAction::Errno(Errno::EPERM as u32);
-    SeccompFilter::new(rules, SeccompAction::Allow, denied, TargetArch::x86_64)?.try_into()
-}
-
-/// Denies a call when one of these bits of its first argument is set.
-fn any_flag(flags: impl Iterator<Item = libc::c_int>) -> Result<Vec<SeccompRule>, BackendError> {
-    flags
-        .map(|flag| {
-            let bit = u64::from(flag.cast_unsigned());
-            SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(bit), bit)?])
-        })
-        .collect()
-}
-
-/// Denies a call when this argument is one of these values.
-fn any_value(
-    argument: u8,
-    values: impl Iterator<Item = u64>,
-) -> Result<Vec<SeccompRule>, BackendError> {
-    values
-        .map(|value| SeccompRule::new(vec![condition(argument, SeccompCmpOp::Eq, value)?]))
-        .collect()
-}
-
-/// The kernel itself looks at the lower half of these arguments alone, and so does the filter.
-fn condition(
-    argument: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+    answers
 }

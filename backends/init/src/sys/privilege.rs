@@ -61,11 +61,22 @@ pub(crate) fn keep_capabilities(capabilities: &[Capability]) -> nix::Result<()> 
     .map(drop)
 }
 
+/// How a filter is put in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FilterFlags {
+    /// `SECCOMP_FILTER_FLAG_LOG`.
+    pub(crate) log: bool,
+    /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+    pub(crate) speculation: bool,
+}
+
 /// Adds a seccomp filter. Needs `no_new_privs` or CAP_SYS_ADMIN in the user namespace.
 ///
 /// # Errors
 /// The kernel's: `EINVAL` for a program that it does not take.
-pub(crate) fn filter(program: &[sock_filter]) -> nix::Result<()> {
+pub(crate) fn filter(program: &[sock_filter], flags: FilterFlags) -> nix::Result<()> {
+    let log = if flags.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    let speculation = if flags.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     // The kernel only reads it; libc's type for the same 8-byte instruction is another.
     let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
@@ -75,7 +86,7 @@ pub(crate) fn filter(program: &[sock_filter]) -> nix::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            log | speculation,
             std::ptr::from_ref(&program),
         )
     })

@@ -1,0 +1,4 @@
+mod facts;
+mod machine;
+mod profile;
+mod ready;
