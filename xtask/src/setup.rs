@@ -13,7 +13,7 @@ use crate::bed;
 pub(crate) struct Args {}
 
 /// Debian packages that the tests, the bed and the benchmarks run.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     // The bed.
     "qemu-system-x86",
     "busybox-static",
@@ -31,6 +31,8 @@ const PACKAGES: [&str; 16] = [
     "make",
     "perl",
     "xz-utils",
+    // More than one user for what a plain user starts.
+    "uidmap",
     // Other hands' archives, for the tests of moat's readers and writers.
     "cpio",
     "zstd",

@@ -73,6 +73,9 @@ fn run(workload: &Resolved, dir: &Path) -> Result<Exit, Fault> {
         }
     }
     let mut created = plan.create(dir)?;
+    for warning in created.warnings() {
+        eprintln!("{warning}");
+    }
     let started = created.start();
     if let Err(fault) = started {
         created.destroy()?;
