@@ -1,0 +1,66 @@
+//! On the host's own root, the host's sockets are not there: its services', and moat's own.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::evidence::Evidence;
+use crate::field::{Field, told};
+use crate::inside::{self, Tries, number};
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "host_sockets",
+    does: "looks for sockets below /run and /tmp, with `image = \"host\"`, and connects to them",
+    cve: None,
+    hole: None,
+    attack,
+    behind: |field| run(field, false),
+    open: |field| run(field, true),
+};
+
+fn attack(tries: &Tries, arguments: &[&str]) {
+    for path in arguments {
+        let what = if path.starts_with("/tmp") { "in /tmp" } else { "in /run" };
+        let kind = fs::symlink_metadata(path).map(|found| found.file_type().is_socket());
+        let connected = kind.and_then(|_| UnixStream::connect(path)).map(|_| "connected");
+        tries.of(what, connected.map_err(|error| number(&error)));
+    }
+}
+
+/// Sockets where a host's services have theirs.
+struct Sockets {
+    dirs: [TempDir; 2],
+    _listeners: Vec<UnixListener>,
+}
+
+impl Sockets {
+    fn new() -> Result<Self> {
+        let dir = |parent: &str| tempfile::Builder::new().prefix("moat-attack-").tempdir_in(parent);
+        let dirs = [dir("/tmp")?, dir("/run")?];
+        let listeners = dirs.iter().map(|dir| UnixListener::bind(dir.path().join("socket")));
+        let _listeners = listeners.collect::<Result<_, _>>()?;
+        Ok(Self { dirs, _listeners })
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.dirs.iter().map(|dir| dir.path().join("socket").display().to_string()).collect()
+    }
+}
+
+/// The attacker comes in by a volume, and so do the sockets in the open.
+fn run(field: &Field<'_>, open: bool) -> Result<Vec<Evidence>> {
+    let sockets = Sockets::new()?;
+    let paths = sockets.paths();
+    let mut volumes = vec!["./root:/mnt:ro".to_owned()];
+    let dirs = sockets.dirs.iter().map(|dir| format!("{0}:{0}", dir.path().display()));
+    volumes.extend(dirs.filter(|_| open));
+    field.space.host_spec(&format!("volumes = {volumes:?}"))?;
+    let mut command = vec!["/mnt/attack", inside::ASKED, CASE.name];
+    command.extend(paths.iter().map(String::as_str));
+    told(&field.space.run(&command)?)
+}

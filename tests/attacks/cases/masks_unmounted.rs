@@ -1,0 +1,24 @@
+//! What is masked in /proc and /sys stays so.
+
+use nix::mount::{MntFlags, umount2};
+
+use crate::inside::Tries;
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "masks_unmounted",
+    does: "unmounts what covers /proc/keys, /proc/interrupts and /proc/sys",
+    cve: None,
+    hole: None,
+    attack,
+    behind: |field| field.moat(""),
+    open: |field| field.naive(|naive| naive.masks = true),
+};
+
+fn attack(tries: &Tries, _: &[&str]) {
+    for path in ["/proc/keys", "/proc/interrupts", "/proc/timer_list", "/proc/sys"] {
+        let unmounted = umount2(path, MntFlags::MNT_DETACH);
+        tries.of(&format!("unmount {path}"), unmounted.map(|()| "done"));
+    }
+}

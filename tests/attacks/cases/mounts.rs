@@ -1,0 +1,26 @@
+//! A workload can't mount.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::inside::Tries;
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "mounts",
+    does: "mounts a tmpfs, binds, moves, makes shared, unmounts",
+    cve: None,
+    hole: None,
+    attack,
+    behind: |field| field.moat(""),
+    open: |field| field.moat("[workload.case.security]\ncap_add = [\"SYS_ADMIN\"]"),
+};
+
+fn attack(tries: &Tries, _: &[&str]) {
+    let none = None::<&str>;
+    let tell = |what, result: nix::Result<()>| tries.of(what, result.map(|()| "done"));
+    tell("tmpfs", mount(Some("none"), "/root", Some("tmpfs"), MsFlags::empty(), none));
+    tell("bind", mount(Some("/etc"), "/var/tmp", none, MsFlags::MS_BIND, none));
+    tell("make shared", mount(none, "/proc", none, MsFlags::MS_SHARED, none));
+    tell("unmount", umount2("/proc", MntFlags::MNT_DETACH));
+}

@@ -1,0 +1,52 @@
+//! What /proc/1 tells is nothing of the host or of moat.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::evidence::Evidence;
+use crate::field::{Field, SECRET, told};
+use crate::inside::{Tries, number, read};
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "pid1_is_not_the_hosts",
+    does: "reads PID 1's environment, command line, root, working directory and mounts",
+    cve: None,
+    hole: None,
+    attack,
+    behind,
+    open: in_the_open,
+};
+
+/// A variable of moat's own environment.
+const VARIABLE: (&str, &str) = ("MOAT_ATTACK_TOKEN", "s3cret-of-moat");
+
+fn attack(tries: &Tries, arguments: &[&str]) {
+    let secret = arguments.first().copied().unwrap_or_default();
+    let has = |what: &str, path: &str, part: &str| match read(path) {
+        Ok(text) if text.contains(part) => tries.got(what, format!("has {part:?}")),
+        Ok(text) => tries.refused(what, format!("{text:?}")),
+        Err(errno) => tries.refused(what, format!("{errno:?}")),
+    };
+    has("environment", "/proc/1/environ", VARIABLE.1);
+    has("command line", "/proc/1/cmdline", "moat");
+    has("root", &format!("/proc/1/root{secret}"), SECRET);
+    let dir = secret.strip_suffix("/outside/secret").unwrap_or_default();
+    has("mounts", "/proc/1/mountinfo", dir);
+    let cwd = fs::read_to_string("/proc/1/cwd/outside/secret").map_err(|error| number(&error));
+    tries.of("working directory", cwd);
+}
+
+fn behind(field: &Field<'_>) -> Result<Vec<Evidence>> {
+    field.space.spec("")?;
+    let secret = field.secret();
+    let moat = field.space.moat(&field.command(&[&secret]))?;
+    told(&moat.env(VARIABLE.0, VARIABLE.1).run()?)
+}
+
+fn in_the_open(field: &Field<'_>) -> Result<Vec<Evidence>> {
+    let runtime = field.naive_moat(&[], &[&field.secret()], |_| {})?;
+    told(&runtime.env(VARIABLE.0, VARIABLE.1).run()?)
+}

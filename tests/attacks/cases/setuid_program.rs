@@ -1,0 +1,31 @@
+//! A set-user-ID program of the image gives a plain user nothing.
+
+use anyhow::Result;
+
+use crate::evidence::Evidence;
+use crate::field::{Field, told};
+use crate::inside::{self, Tries};
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "setuid_program",
+    does: "runs a program of the image that is root's and has the set-user-ID bit, as user 1000",
+    cve: None,
+    hole: None,
+    attack,
+    behind: |field| run(field, ""),
+    open: |field| run(field, "[workload.case.security]\nno_new_privileges = false"),
+};
+
+fn attack(tries: &Tries, _: &[&str]) {
+    let user = nix::unistd::geteuid();
+    let how = format!("effective user {user}");
+    if user.is_root() { tries.got("become root", how) } else { tries.refused("become root", how) }
+}
+
+fn run(field: &Field<'_>, more: &str) -> Result<Vec<Evidence>> {
+    field.place_attacker("raise", 0o4755)?;
+    field.space.spec(&format!("user = \"1000\"\n{more}"))?;
+    told(&field.space.run(&["/raise", inside::ASKED, CASE.name])?)
+}

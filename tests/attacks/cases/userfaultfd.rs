@@ -1,0 +1,23 @@
+//! Page faults can't be held up, as exploits of races do.
+
+use nix::fcntl::OFlag;
+
+use crate::call::{Arg::N, call};
+use crate::inside::Tries;
+
+use crate::cases::Case;
+
+pub(super) const CASE: Case = Case {
+    name: "userfaultfd",
+    does: "calls userfaultfd, and opens /dev/userfaultfd",
+    cve: None,
+    hole: None,
+    attack,
+    behind: |field| field.moat(""),
+    open: |field| field.naive(|_| {}),
+};
+
+fn attack(tries: &Tries, _: &[&str]) {
+    tries.of("userfaultfd", call(libc::SYS_userfaultfd, [N(0)]).map(|_| "opened"));
+    tries.opens("/dev/userfaultfd", OFlag::O_RDWR);
+}
