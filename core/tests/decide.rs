@@ -12,7 +12,8 @@ use moat_core::policy::{
 };
 use moat_core::spec::{
     Bytes, ContainerOptions, Cpus, GuestPath, Isolation, IsolationRequest, Level, NetworkMode,
-    Objective, Resolved, Resources, Root, Seccomp, Security, Signal, Trust, User, VmOptions,
+    Objective, Propagation, Resolved, Resources, Root, Seccomp, Security, Signal, Trust, User,
+    VmOptions, Volume, VolumeSource,
 };
 
 fn workload(trust: Trust, isolation: IsolationRequest) -> Resolved {
@@ -229,6 +230,53 @@ fn a_spent_memory_budget_denies_whatever_is_asked() {
     assert_eq!(Fault::from(refusal).code, Code::Denied);
     facts.committed_memory = Bytes::new(u64::MAX);
     assert!(decided(&density, &workload, &facts).is_err(), "a sum past 64 bits is over any budget");
+}
+
+/// A spec must not come to a weaker wall by asking for what the stronger one does not have.
+#[test]
+fn what_a_micro_vm_does_not_have_is_refused_and_nothing_weaker_is_chosen_for_it() {
+    let slave = |trust, request| {
+        let mut workload = workload(trust, request);
+        workload.volumes.push(Volume {
+            source: VolumeSource::Bind("/media".into()),
+            target: "/m".parse().unwrap(),
+            read_only: true,
+            propagation: Propagation::Slave,
+        });
+        workload
+    };
+    let request = IsolationRequest::default();
+    let dev = builtin("dev").unwrap();
+    let both = facts(true, true);
+    let trusted = decided(&dev, &slave(Trust::Trusted, request), &both).unwrap();
+    assert_eq!(trusted.isolation, Isolation::Container);
+    let refusal = decided(&dev, &slave(Trust::Untrusted, request), &both).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "workload api can't run as vm (rule untrusted-prefers-vm): what the host mounts later is \
+         not seen in it, as volume /media:/m:ro,rslave asks"
+    );
+    let fault = Fault::from(refusal);
+    assert_eq!(fault.code, Code::Spec);
+    assert_eq!(
+        fault.hint.unwrap(),
+        "leave rslave out, or ask for `--isolation container` if a shared kernel will do"
+    );
+    let request = IsolationRequest { min: Some(Isolation::Vm), ..request };
+    let refusal = decided(&dev, &slave(Trust::Trusted, request), &both).unwrap_err();
+    assert_eq!(Fault::from(refusal).hint.unwrap(), "leave rslave out");
+    every_decision(|policy, workload, facts, decision| {
+        let asking = slave(workload.trust, workload.isolation);
+        match (decision, decided(policy, &asking, facts)) {
+            (Ok(plain), Ok(same)) => {
+                assert_eq!((plain.isolation, same.isolation), (Isolation::Container, plain.isolation));
+            }
+            (Ok(plain), Err(Refusal::Unsupported { .. })) => {
+                assert_eq!(plain.isolation, Isolation::Vm);
+            }
+            (plain, other) => assert_eq!(plain, other),
+        }
+    });
 }
 
 #[test]

@@ -19,3 +19,4 @@ mod run;
 mod schema;
 mod starters;
 mod unavailable;
+mod volumes;

@@ -45,6 +45,21 @@ impl Workspace {
         self.path().join("root")
     }
 
+    /// A data home of this workspace's own, for `XDG_DATA_HOME`: what moat keeps is this test's
+    /// alone, but for the guest kernels, which are those of whoever runs the tests.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn data_home(&self) -> Result<PathBuf> {
+        let home = self.path().join("share");
+        let kernels = home.join("moat/kernels");
+        fs::create_dir_all(home.join("moat"))?;
+        if !kernels.is_symlink() {
+            std::os::unix::fs::symlink(host::data_home()?.join("moat/kernels"), kernels)?;
+        }
+        Ok(home)
+    }
+
     /// Writes a spec with one workload `case` on the small root, with these further lines, and
     /// with the command `true` if they have none.
     ///

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
-use moat_core::spec::{Capability, GuestPath, Resolved, Root, VolumeSource};
+use moat_core::spec::{Capability, GuestPath, Propagation, Resolved, Root};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
 use moat_host::idmap::Range;
 use moat_host::rootfs::Host;
 use moat_host::sandbox::describe;
 use moat_host::source;
+use moat_host::volume::Volume;
 use moat_init::sys::mount::Depth;
 
 use crate::create;
@@ -25,6 +26,8 @@ use crate::skeleton::Skeleton;
 pub(crate) struct ContainerPlan {
     /// What moat-init is to do.
     pub(crate) sandbox: Sandbox,
+    /// Where its volumes are.
+    volumes: Vec<Volume>,
     /// How ids are mapped.
     pub(crate) mapping: Mapping,
     /// Where the group with the limits is made, or why there will be none.
@@ -36,15 +39,13 @@ pub(crate) struct ContainerPlan {
 impl ContainerPlan {
     pub(crate) fn new(workload: &Resolved, terminal: Option<TerminalSize>) -> Result<Self, Fault> {
         let (mut lowers, hidden) = root(&workload.root)?;
-        for volume in &workload.volumes {
-            source::volume(&volume.source)?;
-        }
+        let volumes: Vec<Volume> =
+            workload.volumes.iter().map(Volume::find).collect::<Result<_, _>>()?;
         let sources = lowers.iter().map(|lower| (lower.source.as_path(), Depth::One));
-        let volumes = workload.volumes.iter().filter_map(|volume| match &volume.source {
-            VolumeSource::Bind(source) => Some((source.as_path(), Depth::All)),
-            VolumeSource::Named(_) => None,
+        let to_map = volumes.iter().map(|volume| {
+            (volume.existing(), if volume.is_new() { Depth::One } else { Depth::All })
         });
-        let mapping = Mapping::choose(sources.chain(volumes))
+        let mapping = Mapping::choose(sources.chain(to_map))
             .map_err(|errno| fault("can't try which filesystems map ids", errno))?;
         let plain_user = mapping.is_plain_user();
         let skeleton = if plain_user && workload.root == Root::Host {
@@ -56,16 +57,12 @@ impl ContainerPlan {
         } else {
             None
         };
-        let mut sandbox = describe(workload, terminal, lowers, hidden, |_, volume| {
-            match &volume.source {
-                VolumeSource::Bind(source) => source.clone(),
-                // Refused above.
-                VolumeSource::Named(name) => PathBuf::from(name.as_str()),
-            }
-        });
+        let source = |index: usize| volumes.get(index).map_or(Path::new(""), Volume::path);
+        let mut sandbox =
+            describe(workload, terminal, lowers, hidden, |index, _| source(index).to_owned());
         sandbox.limits = Limits::new(&workload.resources, &workload.container);
         let cgroup = limits::place(&mut sandbox.limits)?;
-        Ok(Self { sandbox, mapping, cgroup, skeleton })
+        Ok(Self { sandbox, volumes, mapping, cgroup, skeleton })
     }
 
     fn limits(&self) -> Step {
@@ -131,8 +128,12 @@ impl ContainerPlan {
             let target = mount.target.as_str();
             let mode = if mount.read_only { "read-only" } else { "read-write" };
             match &mount.kind {
-                MountKind::Bind { source, .. } => {
-                    Step::new("mount volume", format!("{target} from {}, {mode}", source.display()))
+                MountKind::Bind { source, propagation } => {
+                    let mut detail = format!("{target} from {}, {mode}", self.described(source));
+                    if *propagation == Propagation::Slave {
+                        detail.push_str(", with what the host mounts below it later");
+                    }
+                    Step::new("mount volume", detail)
                 }
                 MountKind::Tmpfs { size } => {
                     Step::new("mount tmpfs", format!("{target}, {size}, {mode}"))
@@ -140,6 +141,28 @@ impl ContainerPlan {
             }
         });
         overlays.chain([own]).chain(declared)
+    }
+
+    /// A volume's source for people.
+    fn described(&self, source: &Path) -> String {
+        let volume = self.volumes.iter().find(|volume| volume.path() == source);
+        volume.map_or_else(|| source.display().to_string(), Volume::to_string)
+    }
+
+    /// What `ro` does not hold for.
+    fn open_below(&self) -> impl Iterator<Item = String> {
+        let followed = self.sandbox.mounts.iter().filter(|mount| {
+            let slave = |kind: &MountKind| {
+                matches!(kind, MountKind::Bind { propagation: Propagation::Slave, .. })
+            };
+            mount.read_only && slave(&mount.kind)
+        });
+        followed.map(|mount| {
+            format!(
+                "{} is read-only, but what the host mounts below it later is as the host mounts it",
+                mount.target
+            )
+        })
     }
 
     fn privileges(&self) -> Step {
@@ -191,10 +214,11 @@ impl Plan for ContainerPlan {
             }
             _ => None,
         };
-        limits.into_iter().chain(ids).collect()
+        limits.into_iter().chain(ids).chain(self.open_below()).collect()
     }
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
+        self.volumes.iter().try_for_each(Volume::make)?;
         Ok(Box::new(create::create(*self, dir)?))
     }
 }

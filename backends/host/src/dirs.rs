@@ -111,7 +111,7 @@ fn absolute(value: Option<OsString>) -> Option<PathBuf> {
 
 /// Makes a directory with mode 0700, and its parents as the umask has it; refuses one that
 /// another user could have put there, as may be in `/tmp`.
-fn make_private(path: &Path) -> Result<(), DirsError> {
+pub(crate) fn make_private(path: &Path) -> Result<(), DirsError> {
     let failed = |source| DirsError::Make { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;

@@ -20,3 +20,4 @@ pub mod source;
 pub mod state;
 pub mod subid;
 pub mod terminal;
+pub mod volume;

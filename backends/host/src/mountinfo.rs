@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::procfs;
 
@@ -27,6 +27,34 @@ pub(crate) fn read() -> io::Result<Vec<MountPoint>> {
         .split(|byte| *byte == b'\n')
         .filter_map(parse)
         .collect())
+}
+
+/// Whether the mount on which an absolute path without symlinks lies is shared with others or
+/// follows one (mount_namespaces(7)), so that what is mounted elsewhere reaches it.
+///
+/// # Errors
+/// When /proc can't be read.
+pub(crate) fn is_followed(path: &Path) -> io::Result<bool> {
+    Ok(follows(&fs::read("/proc/self/mountinfo")?, path))
+}
+
+fn follows(text: &[u8], path: &Path) -> bool {
+    let mut best: Option<(usize, bool)> = None;
+    for line in text.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let Some(at) = fields.nth(4).map(unescape) else { continue };
+        let at = PathBuf::from(OsString::from_vec(at));
+        let length = at.as_os_str().len();
+        // Of two at one place the later covers the earlier.
+        if !path.starts_with(&at) || best.is_some_and(|(longest, _)| longest > length) {
+            continue;
+        }
+        let mut optional = fields.skip(1).take_while(|field| *field != b"-");
+        let follows =
+            optional.any(|field| field.starts_with(b"shared:") || field.starts_with(b"master:"));
+        best = Some((length, follows));
+    }
+    best.is_some_and(|(_, follows)| follows)
 }
 
 /// `36 35 98:0 /root /at options [optional...] - type source super-options`
@@ -71,6 +99,29 @@ mod tests {
         assert_eq!((mount.kind.as_str(), mount.options.as_str()), ("ext4", "rw,x"));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn what_reaches_a_path_is_told_by_the_innermost_mount_it_is_on() {
+        let text = b"1 0 0:1 / / rw shared:1 - ext4 a rw\n\
+            2 1 0:2 / /private rw - ext4 b rw\n\
+            3 1 0:3 / /a\\040b rw,x master:7 - ext4 c rw\n\
+            4 2 0:4 / /private/again rw shared:9 master:2 - ext4 d rw\n\
+            5 1 0:5 / /over rw shared:3 - ext4 e rw\n\
+            6 5 0:6 / /over rw unbindable - ext4 f rw\n";
+        for (path, expected) in [
+            ("/", true),
+            ("/home/x", true),
+            ("/private", false),
+            ("/private/x", false),
+            ("/privateer", true),
+            ("/private/again/x", true),
+            ("/a b", true),
+            ("/over/x", false),
+        ] {
+            assert_eq!(follows(text, Path::new(path)), expected, "{path}");
+        }
+        assert!(!follows(b"", Path::new("/")));
     }
 
     #[test]

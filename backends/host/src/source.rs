@@ -6,7 +6,6 @@ use std::io;
 use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
-use moat_core::spec::VolumeSource;
 use nix::errno::Errno;
 
 /// The directory that holds a root filesystem.
@@ -25,21 +24,10 @@ pub fn rootfs(dir: &Path) -> Result<(), Fault> {
 /// The file or directory that a volume shows.
 ///
 /// # Errors
-/// When it is not there, this user can't look at it, or it is one that moat would keep, which is
-/// not supported yet.
-pub fn volume(source: &VolumeSource) -> Result<&Path, Fault> {
-    match source {
-        VolumeSource::Bind(path) => {
-            let hint = format!("if it is to be a directory, `mkdir -p {}`", path.display());
-            look(&format!("volume source {}", path.display()), path, &hint)?;
-            Ok(path)
-        }
-        VolumeSource::Named(name) => Err(Fault::new(
-            Code::Spec,
-            format!("volume {}: volumes kept by moat are not supported yet", name.as_str()),
-        )
-        .hint("name a directory of this host, such as ./data")),
-    }
+/// When it is not there, or this user can't look at it.
+pub(crate) fn volume(path: &Path) -> Result<(), Fault> {
+    let hint = format!("if it is to be a directory, `mkdir -p {}`", path.display());
+    look(&format!("volume source {}", path.display()), path, &hint).map(drop)
 }
 
 /// `absent` is the hint where nothing is there.

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Lower, Mount, MountKind, Rootfs, Sandbox, StartError};
+use moat_core::spec::Propagation;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
@@ -69,6 +70,7 @@ impl Builder<'_> {
     /// # Errors
     /// The step that failed; the mounts made so far stay, for the namespace's end to remove.
     pub fn build(&self, sandbox: &Sandbox) -> Result<(), StartError> {
+        let followers = self.followers(&sandbox.mounts)?;
         let slash = mount::place(nix::fcntl::AT_FDCWD, "/").step(|| "open /")?;
         mount::make_private(slash.as_fd(), Depth::All).step(|| "make mounts private")?;
         let staging = self.stage(sandbox.root.upper.get())?;
@@ -84,8 +86,8 @@ impl Builder<'_> {
         let console = sandbox.process.terminal.is_some();
         device::populate(self, root, console, sandbox.shm_size)?;
         FaultPoint::DevicesMade.reached();
-        for mount in &sandbox.mounts {
-            self.mount(root, mount)?;
+        for (mount, follower) in sandbox.mounts.iter().zip(followers) {
+            self.mount(root, mount, follower)?;
         }
         FaultPoint::VolumesMounted.reached();
         let work = sandbox.process.working_dir.as_str();
@@ -239,7 +241,27 @@ impl Builder<'_> {
         }
     }
 
-    fn mount(&self, root: BorrowedFd<'_>, mount: &Mount) -> Result<(), StartError> {
+    /// The trees of mounts that follow the host's. They must be taken before all mounts become
+    /// private, or there would be nothing left to follow.
+    fn followers(&self, mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, StartError> {
+        let follower = |mount: &Mount| match &mount.kind {
+            MountKind::Bind { source, propagation: Propagation::Slave } => {
+                let step = || format!("follow what is mounted below {}", source.display());
+                let tree = (self.tree)(source, Depth::All).step(step)?;
+                mount::make_slave(tree.as_fd(), Depth::All).step(step)?;
+                Ok(Some(tree))
+            }
+            _ => Ok(None),
+        };
+        mounts.iter().map(follower).collect()
+    }
+
+    fn mount(
+        &self,
+        root: BorrowedFd<'_>,
+        mount: &Mount,
+        follower: Option<OwnedFd>,
+    ) -> Result<(), StartError> {
         let target = mount.target.as_str();
         match &mount.kind {
             MountKind::Tmpfs { size } => {
@@ -255,7 +277,14 @@ impl Builder<'_> {
             }
             MountKind::Bind { source, .. } => {
                 let step = || format!("mount {} at {target}", source.display());
-                let tree = (self.tree)(source, Depth::All).step(step)?;
+                let tree = match follower {
+                    Some(tree) => tree,
+                    None => {
+                        let tree = (self.tree)(source, Depth::All).step(step)?;
+                        mount::make_private(tree.as_fd(), Depth::All).step(step)?;
+                        tree
+                    }
+                };
                 let place = if is_directory(tree.as_fd()).step(step)? {
                     inside::make_directory(root, target, self.owner)
                 } else {
@@ -266,7 +295,6 @@ impl Builder<'_> {
                 if mount.read_only {
                     attributes = attributes.and(Attributes::READ_ONLY);
                 }
-                mount::make_private(tree.as_fd(), Depth::All).step(step)?;
                 mount::restrict(tree.as_fd(), Depth::All, attributes).step(step)?;
                 mount::attach(tree.as_fd(), place.as_fd()).step(step)
             }

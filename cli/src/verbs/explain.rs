@@ -1,6 +1,6 @@
 //! `moat explain`
 
-use moat_core::diagnose::Code;
+use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::{Refusal, decide};
 use moat_core::spec::Resolved;
 use serde_json::{Value, json};
@@ -50,7 +50,11 @@ impl Told {
     fn text(&self) -> String {
         let body = match &self.outcome {
             Ok(decision) => decision::whole(&self.workload, decision),
-            Err(refusal) => format!("  refused:   {refusal}\n"),
+            Err(refusal) => {
+                let hint = Fault::from(refusal.clone()).hint;
+                let hint = hint.map_or_else(String::new, |hint| format!("  hint:      {hint}\n"));
+                format!("  refused:   {refusal}\n{hint}")
+            }
         };
         format!("{}\n{body}", self.workload.name)
     }

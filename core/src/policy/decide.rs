@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Code, Fault, Missing};
-use crate::spec::{Bytes, Isolation, Level, Objective, Resolved};
+use crate::spec::{Bytes, Isolation, Level, Objective, Propagation, Resolved, Volume};
 
 use super::{Effect, Policy};
 
@@ -188,6 +188,20 @@ pub enum Refusal {
         /// Whether something weaker was named by nobody as the floor, so that it may be asked for.
         weaker_allowed: bool,
     },
+    /// The workload asks for what the isolation that was decided does not have.
+    #[error("workload {workload} can't run as {isolation} ({reason}): {what}")]
+    Unsupported {
+        /// The workload's name.
+        workload: String,
+        /// The isolation.
+        isolation: Isolation,
+        /// Why it is this one.
+        reason: Reason,
+        /// What it does not have.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
 }
 
 fn denials(rules: &[RuleOutcome]) -> String {
@@ -207,6 +221,7 @@ impl Refusal {
         match self {
             Self::Denied { .. } | Self::BelowFloor { .. } => Code::Denied,
             Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unsupported { .. } => Code::Spec,
         }
     }
 }
@@ -219,6 +234,7 @@ impl From<Refusal> for Fault {
                 .hint("`moat explain` shows every rule and what it looked at"),
             Refusal::BelowFloor { floor, .. } => Self::new(Code::Denied, what)
                 .hint(format!("ask for `--isolation {floor}`, or leave the choice to policy")),
+            Refusal::Unsupported { hint, .. } => Self::new(Code::Spec, what).hint(hint),
             Refusal::Unavailable { missing, weaker_allowed, .. } => {
                 let mut hints: Vec<_> = missing.into_iter().map(|missing| missing.hint).collect();
                 hints.dedup();
@@ -255,6 +271,7 @@ pub fn decide(policy: &Policy, workload: &Resolved, facts: &Facts) -> Result<App
 
     let floor = floor(workload, &rules);
     let (isolation, reason, warnings) = choose(policy, workload, facts, &rules, &floor)?;
+    supported(workload, &floor, isolation, &reason)?;
     let candidates = WEAKEST_FIRST
         .into_iter()
         .map(|isolation| Candidate {
@@ -274,6 +291,31 @@ pub fn decide(policy: &Policy, workload: &Resolved, facts: &Facts) -> Result<App
         warnings,
     };
     Ok(Approved { workload: workload.clone(), decision })
+}
+
+/// Refuses what the isolation does not have. It is no reason to choose a weaker one instead: then a
+/// spec could choose by asking for it.
+fn supported(
+    workload: &Resolved,
+    floor: &Floor,
+    isolation: Isolation,
+    reason: &Reason,
+) -> Result<(), Refusal> {
+    let slave = |volume: &&Volume| volume.propagation == Propagation::Slave;
+    let (Isolation::Vm, Some(volume)) = (isolation, workload.volumes.iter().find(slave)) else {
+        return Ok(());
+    };
+    let mut hint = "leave rslave out".to_owned();
+    if floor.isolation == Isolation::Container {
+        hint.push_str(", or ask for `--isolation container` if a shared kernel will do");
+    }
+    Err(Refusal::Unsupported {
+        workload: workload.name.to_string(),
+        isolation,
+        reason: reason.clone(),
+        what: format!("what the host mounts later is not seen in it, as volume {volume} asks"),
+        hint,
+    })
 }
 
 fn outcomes(policy: &Policy, workload: &Resolved, facts: &Facts) -> Vec<RuleOutcome> {

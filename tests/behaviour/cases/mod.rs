@@ -27,6 +27,7 @@ mod large_stdout;
 mod lost_vmm;
 mod memory_limit;
 mod name_files;
+mod named_volumes;
 mod network;
 mod no_overlay;
 mod not_executable;
@@ -55,6 +56,7 @@ mod tmpfs;
 mod two_at_once;
 mod user;
 mod volumes;
+mod volumes_followed;
 mod volumes_read_only;
 mod without_reaper;
 mod working_dir;
@@ -123,6 +125,7 @@ cases![
     lost_vmm on [Wall::Vm],
     memory_limit,
     name_files,
+    named_volumes,
     network,
     no_overlay on [Wall::Container],
     not_executable,
@@ -151,6 +154,7 @@ cases![
     two_at_once,
     user,
     volumes,
+    volumes_followed,
     volumes_read_only,
     without_reaper,
     working_dir,

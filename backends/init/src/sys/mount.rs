@@ -181,8 +181,20 @@ pub fn restrict(mount: BorrowedFd<'_>, depth: Depth, attributes: Attributes) -> 
 /// # Errors
 /// The kernel's.
 pub fn make_private(mount: BorrowedFd<'_>, depth: Depth) -> nix::Result<()> {
-    let attr =
-        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    spread(mount, depth, libc::MS_PRIVATE)
+}
+
+/// Makes the mount follow those that it shared mounts with: what is mounted there later is mounted
+/// here too, and never the other way round.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_slave(mount: BorrowedFd<'_>, depth: Depth) -> nix::Result<()> {
+    spread(mount, depth, libc::MS_SLAVE)
+}
+
+fn spread(mount: BorrowedFd<'_>, depth: Depth, propagation: u64) -> nix::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
     set_attr(mount, depth, &attr)
 }
 

@@ -167,10 +167,9 @@ impl Plan for MicrovmPlan {
                 ),
             ),
         ];
-        for (volume, mount) in self.shared.volumes.iter().zip(&self.sandbox.mounts) {
+        for volume in &self.shared.volumes {
             let mode = if volume.read_only { "read-only" } else { "read-write" };
-            let detail =
-                format!("{} at {}, {mode}", volume.source.display(), mount.target.as_str());
+            let detail = format!("{} at {}, {mode}", volume.source, volume.target);
             steps.push(Step::new("share volume", detail));
         }
         let upper = self.sandbox.root.upper.get() >> 20;
@@ -191,6 +190,7 @@ impl Plan for MicrovmPlan {
     }
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
+        self.shared.volumes.iter().try_for_each(|volume| volume.source.make())?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let cgroup = self.cgroup.clone().ok().map(|hierarchy| (hierarchy, name));
         let mut remains = Remains::begin(dir, cgroup)?;
@@ -226,8 +226,8 @@ fn shared(workload: &Resolved) -> Result<Shared, Fault> {
 }
 
 fn shared_volume(volume: &Volume) -> Result<SharedVolume, Fault> {
-    let source = source::volume(&volume.source)?;
-    Ok(SharedVolume { source: source.to_owned(), read_only: volume.read_only })
+    let source = moat_host::volume::Volume::find(volume)?;
+    Ok(SharedVolume { source, target: volume.target.clone(), read_only: volume.read_only })
 }
 
 /// The guest's memory in bytes, for so much of the workload's.

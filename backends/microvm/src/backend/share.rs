@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use moat_core::spec::GuestPath;
+use moat_host::volume::Volume;
 use moat_init::sys::mount::{self, Attributes, Depth};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -54,7 +55,9 @@ pub(super) struct Shared {
 /// A file or directory that becomes a volume.
 #[derive(Debug, Clone)]
 pub(super) struct SharedVolume {
-    pub(super) source: PathBuf,
+    pub(super) source: Volume,
+    /// Where the workload sees it.
+    pub(super) target: GuestPath,
     pub(super) read_only: bool,
 }
 
@@ -67,7 +70,7 @@ impl Shared {
             .map_err(at("make all mounts private", "/"))?;
         // Copied before the skeleton is mounted, which could otherwise lie inside the root.
         let root = copy(&self.root, true)?;
-        let volumes = self.volumes.iter().map(|volume| copy(&volume.source, volume.read_only));
+        let volumes = self.volumes.iter().map(|volume| copy(volume.source.path(), volume.read_only));
         let volumes: Vec<OwnedFd> = volumes.collect::<Result<_, _>>()?;
 
         let skeleton = mount::tmpfs(SKELETON, 0o755, (0, 0), INERT).map_err(at("make", "tmpfs"))?;
