@@ -92,6 +92,29 @@ impl Making {
         record.process = ProcessId::of(pid);
         record.write(dir)?;
         FaultPoint::RecordWritten.reached();
+        match self.set_up(plan, dir, record, &monitor) {
+            Ok(Report::Ready { terminal, namespaces }) => {
+                FaultPoint::HeardReady.reached();
+                terminal.map_or(Ok(()), |master| relay.serve(master)).map_err(taken)?;
+                let own = plan.sandbox.process.clone();
+                let mapping = record.mapping.clone();
+                Ok((monitor, relay, Sessions::new(own, mapping, namespaces)))
+            }
+            Ok(Report::Failed(error)) => Err(fault::start(error)),
+            Ok(Report::Started | Report::Exited(_)) => Err(self.lost()),
+            Err(fault) => Err(self.own_reason(&monitor).unwrap_or(fault)),
+        }
+    }
+
+    /// Gives the first process what it waits for, and hears what it says then.
+    fn set_up(
+        &mut self,
+        plan: &ContainerPlan,
+        dir: &Path,
+        record: &mut Record,
+        monitor: &Monitor,
+    ) -> Result<Report, Fault> {
+        let Some(child) = &self.child else { return Err(self.lost()) };
         let (mapping, refusals) = give_ids(plan, child)?;
         FaultPoint::IdsGiven.reached();
         let ids = mapping.ids();
@@ -107,16 +130,17 @@ impl Making {
         let gone = |errno| fault("the container's first process is gone", errno);
         monitor.proceed(ids).map_err(gone)?;
         FaultPoint::Proceeded.reached();
-        match monitor.receive().map_err(gone)? {
-            Some(Report::Ready { terminal, namespaces }) => {
-                FaultPoint::HeardReady.reached();
-                terminal.map_or(Ok(()), |master| relay.serve(master)).map_err(taken)?;
-                let own = plan.sandbox.process.clone();
-                let mapping = record.mapping.clone();
-                Ok((monitor, relay, Sessions::new(own, mapping, namespaces)))
-            }
-            Some(Report::Failed(error)) => Err(fault::start(error)),
-            Some(Report::Started | Report::Exited(_)) | None => Err(self.lost()),
+        monitor.receive().map_err(gone)?.ok_or_else(|| self.lost())
+    }
+
+    /// What the first process itself has said of why it ended: of which that it is gone, wherever
+    /// that showed, is but the consequence.
+    fn own_reason(&self, monitor: &Monitor) -> Option<Fault> {
+        // It says nothing more then, so that there is an end to hear.
+        let _ = self.child.as_ref()?.signal(Signal::KILL);
+        match monitor.receive() {
+            Ok(Some(Report::Failed(error))) => Some(fault::start(error)),
+            _ => None,
         }
     }
 
