@@ -1,8 +1,8 @@
 //! How a decision is told: the line that every run prints, and the whole of it for `explain`.
 
 use moat_core::policy::{Candidate, Decision, Effect, RuleOutcome};
-use moat_core::spec::{Id, Isolation, Resolved, Root, VolumeSource};
-use moat_host::rootfs;
+use moat_core::spec::{Isolation, Resolved, Root, Seccomp, VolumeSource};
+use moat_host::{rootfs, seccomp};
 use serde_json::{Value, json};
 
 /// What a micro-VM runs on.
@@ -35,13 +35,12 @@ pub(crate) fn fields(decision: &Decision) -> Value {
 /// What a spec may ask for, but not without its being said.
 pub(crate) fn warnings(workload: &Resolved) -> Vec<String> {
     let mut warnings = exposed(workload);
-    let user = &workload.user.user;
-    let is_root = matches!(user, Id::Number(0)) || matches!(user, Id::Name(name) if name == "root");
-    if !workload.security.cap_add.is_empty() && !is_root {
-        warnings.push(format!(
-            "security.cap_add gives user {} nothing: capabilities are user 0's",
-            workload.user
-        ));
+    if let Seccomp::File(path) = &workload.security.seccomp
+        && let Ok(read) = seccomp::read(path, &workload.security.capabilities())
+        && !read.unknown.is_empty()
+    {
+        let (path, names) = (path.display(), read.unknown.join(", "));
+        warnings.push(format!("{path} names what is no system call, which has no effect: {names}"));
     }
     warnings
 }
@@ -74,6 +73,7 @@ pub(crate) fn whole(workload: &Resolved, decision: &Decision) -> String {
     text.push_str(&format!("  trust:     {}\n", workload.trust.as_str()));
     let by = decision.floor.by.as_deref().unwrap_or("nobody set one");
     text.push_str(&format!("  floor:     {} ({by})\n", decision.floor.isolation));
+    text.push_str(&format!("  seccomp:   {}\n", filter(workload)));
     for candidate in &decision.candidates {
         text.push_str(&self::candidate(candidate));
     }
@@ -87,6 +87,22 @@ pub(crate) fn whole(workload: &Resolved, decision: &Decision) -> String {
         text.push_str(&format!("  inert:     {} means nothing in a {}\n", key.key, key.on));
     }
     text
+}
+
+/// Which filter of system calls it is to have.
+fn filter(workload: &Resolved) -> String {
+    match &workload.security.seccomp {
+        Seccomp::Default => "moat's own filter".to_owned(),
+        Seccomp::File(path) => match seccomp::read(path, &workload.security.capabilities()) {
+            Ok(read) => {
+                format!("{}, {} rules for this workload", path.display(), read.profile.rules.len())
+            }
+            Err(fault) => match &fault.source {
+                Some(source) => format!("{fault}: {source}"),
+                None => fault.to_string(),
+            },
+        },
+    }
 }
 
 /// A candidate, and what stands against it.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
-use moat_core::spec::{Capability, GuestPath, Propagation, Resolved, Root};
+use moat_core::spec::{GuestPath, Propagation, Resolved, Root};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
 use moat_host::idmap::Range;
 use moat_host::rootfs::Host;
-use moat_host::sandbox::describe;
+use moat_host::sandbox::{describe, restrictions};
 use moat_host::source;
 use moat_host::volume::Volume;
 use moat_init::sys::mount::Depth;
@@ -59,7 +59,7 @@ impl ContainerPlan {
         };
         let source = |index: usize| volumes.get(index).map_or(Path::new(""), Volume::path);
         let mut sandbox =
-            describe(workload, terminal, lowers, hidden, |index, _| source(index).to_owned());
+            describe(workload, terminal, lowers, hidden, |index, _| source(index).to_owned())?;
         sandbox.limits = Limits::new(&workload.resources, &workload.container);
         let cgroup = limits::place(&mut sandbox.limits)?;
         Ok(Self { sandbox, volumes, mapping, cgroup, skeleton })
@@ -165,15 +165,6 @@ impl ContainerPlan {
         })
     }
 
-    fn privileges(&self) -> Step {
-        let process = &self.sandbox.process;
-        let kept: Vec<String> = process.capabilities.iter().map(Capability::to_string).collect();
-        let privileges =
-            if process.no_new_privileges { "no new ones" } else { "setuid files work" };
-        let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(" ") };
-        Step::new("restrict", format!("capabilities {kept}; {privileges}; default seccomp filter"))
-    }
-
     fn command(&self) -> Step {
         let process = &self.sandbox.process;
         let argv: Vec<String> = process.argv.iter().map(|word| format!("{word:?}")).collect();
@@ -199,7 +190,7 @@ impl Plan for ContainerPlan {
         steps.extend(self.mounts());
         steps.push(Step::new("change root", "the host's own is detached"));
         steps.push(Step::new("set hostname", self.sandbox.hostname.as_str()));
-        steps.push(self.privileges());
+        steps.push(Step::new("restrict", restrictions(&self.sandbox.process)));
         steps.push(self.command());
         steps
     }

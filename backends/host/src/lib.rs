@@ -15,6 +15,7 @@ pub mod process;
 pub mod procfs;
 pub mod rootfs;
 pub mod sandbox;
+pub mod seccomp;
 pub mod socket;
 pub mod source;
 pub mod state;

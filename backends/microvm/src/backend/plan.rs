@@ -77,7 +77,7 @@ impl MicrovmPlan {
         Ok(Self {
             guest,
             bundle,
-            sandbox: sandbox::describe(workload, terminal, lowers, shared.hidden.clone(), source),
+            sandbox: sandbox::describe(workload, terminal, lowers, shared.hidden.clone(), source)?,
             shared,
             vcpus,
             memory: guest_memory(workload.resources.memory)?,
@@ -179,6 +179,7 @@ impl Plan for MicrovmPlan {
                 format!("/ in the guest, {upper} MiB writable, in its memory"),
             ),
             Step::new("limit the workload", "cgroup v2 in the guest: memory, cpu, pids"),
+            Step::new("restrict the workload", sandbox::restrictions(&self.sandbox.process)),
             Step::new("start", self.sandbox.process.argv.join(" ")),
         ]);
         steps
