@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use moat_core::spec::{Level, Trust};
+use moat_core::spec::{GuestPath, Level, Trust, User};
 use moat_microvm::boot::Discovery;
 
 /// Runs a workload, declared once, in a container or in a micro-VM.
@@ -57,6 +57,11 @@ pub(crate) enum Verb {
         moat run -- make test                       no file: this directory mounted, the host's \
         root copy-on-write")]
     Run(Run),
+    /// Start one more process in a running workload, and wait for its end
+    #[command(after_help = "Examples:\n  \
+        moat exec web -- ps                         a command in the workload `web`\n  \
+        moat exec -e DEBUG=1 -u 1000 web -- sh      as another user, on a terminal if moat has one")]
+    Exec(Exec),
     /// Show what would be decided for each workload, and why; touches nothing
     Explain(Explain),
     /// Try what this host can run, and say what to do about what it can't
@@ -99,6 +104,33 @@ pub(crate) struct Run {
     pub(crate) offline: bool,
     /// The command to run instead of the spec's
     #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Insist on a terminal; one is found by itself
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Give it no terminal, whether moat has one or not
+    #[arg(long, short = 'T', conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
+    /// Pass stdin on; done in any case, and known for the habit
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// A variable beside or instead of the workload's; without a value, moat's own
+    #[arg(long, short, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Whom it runs as [default: the workload's user]
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<User>,
+    /// The directory it starts in [default: the workload's]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) workdir: Option<GuestPath>,
+    /// The workload's name, or how its id begins
+    pub(crate) name: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 

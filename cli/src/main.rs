@@ -3,10 +3,12 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod control;
 mod decision;
 #[cfg(debug_assertions)]
 mod fault_point;
 mod host;
+mod instance;
 mod interrupt;
 mod monitor;
 mod output;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     }
     let status = match cli.verb {
         Verb::Run(run) => verbs::run::run(output, &run),
+        Verb::Exec(exec) => verbs::exec::exec(&exec),
         Verb::Explain(explain) => verbs::explain::explain(output, &explain),
         Verb::Doctor => verbs::doctor::doctor(output),
         Verb::Schema => verbs::schema::schema(output),

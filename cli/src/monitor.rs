@@ -2,10 +2,11 @@
 //!
 //! SIGTERM and SIGHUP ask the workload to end and give it its `stop_timeout`; SIGINT and the rest
 //! are passed on as they are, and the third SIGINT ends it at once, for there must be a way out.
-//! SIGWINCH and SIGCONT tell of moat's own terminal.
+//! SIGWINCH and SIGCONT tell of moat's own terminal. Meanwhile it serves the control socket.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moat_core::diagnose::{Code, Fault};
@@ -17,6 +18,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::control::Control;
 use crate::interrupt;
 
 /// The signals that keep their effect on moat itself. All others are held, so that none ends moat
@@ -60,7 +62,13 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&set, flags).map_err(failed)?))
     }
 
-    fn next(&mut self) -> Result<Option<Signal>, Fault> {
+    /// Readable when there is one.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The next one that has come.
+    pub(crate) fn next(&mut self) -> Result<Option<Signal>, Fault> {
         let read = self.0.read_signal();
         let info =
             read.map_err(|errno| Fault::new(Code::State, "signals can't be read").because(errno))?;
@@ -84,7 +92,10 @@ pub(crate) fn watch<J: Journal>(
     instance: &mut Instance<J>,
     workload: &Resolved,
     mut signals: Signals,
+    dir: &Path,
 ) -> Result<Exit, Fault> {
+    // Not before the workload runs: nobody waits for it.
+    let mut control = Control::open(dir, signals.as_fd())?;
     let mut patience = Patience::Endless;
     let mut interrupts = 0;
     loop {
@@ -94,9 +105,10 @@ pub(crate) fn watch<J: Journal>(
                 Some(then.saturating_duration_since(Instant::now()))
             }
         };
-        if let Some(exit) = instance.wait(Some(signals.0.as_fd()), limit)? {
+        if let Some(exit) = instance.wait(Some(control.as_fd()), limit)? {
             return Ok(exit);
         }
+        control.serve(instance);
         while let Some(signal) = signals.next()? {
             interrupts = u8::saturating_add(interrupts, u8::from(signal == Signal::INT));
             let stops = matches!(signal, Signal::TERM | Signal::HUP);

@@ -16,14 +16,18 @@ use nix::sys::stat::{SFlag, fstat};
 pub(crate) fn check() -> Result<(), Fault> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let own = [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())];
-    match own.into_iter().find(|(_, fd)| is_place(*fd)) {
-        None => Ok(()),
-        Some((name, _)) => Err(Fault::new(
-            Code::Usage,
-            format!("{name} is a directory, or was opened with O_PATH: a way out of any container"),
-        )
-        .hint("give it a file, a pipe or /dev/null; a directory is given as a volume")),
+    own.into_iter().try_for_each(|(name, fd)| refuse_place(name, fd))
+}
+
+/// Refuses one of them, if it is such.
+pub(crate) fn refuse_place(name: &str, fd: BorrowedFd<'_>) -> Result<(), Fault> {
+    if !is_place(fd) {
+        return Ok(());
     }
+    let what =
+        format!("{name} is a directory, or was opened with O_PATH: a way out of any container");
+    Err(Fault::new(Code::Usage, what)
+        .hint("give it a file, a pipe or /dev/null; a directory is given as a volume"))
 }
 
 fn is_place(fd: BorrowedFd<'_>) -> bool {
@@ -35,10 +39,7 @@ fn is_place(fd: BorrowedFd<'_>) -> bool {
 /// The terminal that the workload gets: the one that moat is on, unless the spec says no. Not from
 /// its background, where another job has the keys.
 pub(crate) fn terminal_for(workload: &Resolved) -> Result<Option<TerminalSize>, Fault> {
-    let stdin = io::stdin();
-    let shown = stdin.is_terminal() && !terminal::is_in_background(&stdin);
-    let size = shown.then(|| terminal::size(io::stdout())).flatten();
-    match (workload.tty, size) {
+    match (workload.tty, terminal()) {
         (Some(false), _) => Ok(None),
         (Some(true), None) => Err(Fault::new(
             Code::Usage,
@@ -50,4 +51,11 @@ pub(crate) fn terminal_for(workload: &Resolved) -> Result<Option<TerminalSize>, 
         .hint("run it from a terminal, or leave `tty` out: it is found by itself")),
         (_, size) => Ok(size),
     }
+}
+
+/// The size of the terminal that moat is in the foreground of, if it is.
+pub(crate) fn terminal() -> Option<TerminalSize> {
+    let stdin = io::stdin();
+    let shown = stdin.is_terminal() && !terminal::is_in_background(&stdin);
+    shown.then(|| terminal::size(io::stdout())).flatten()
 }

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnose::{Code, Fault};
 use crate::sandbox::{ExitStatus, TerminalSize};
 use crate::spec::{GuestPath, Signal, User};
+use crate::workload::Figures;
 
 /// The version of this protocol. The moat that asks may be newer than the one that answers.
 pub const VERSION: u8 = 1;
@@ -48,6 +49,12 @@ pub enum Request {
     Exec(NewProcess),
     /// Send a signal to the process that this connection has started.
     Signal(Signal),
+    /// Stop all processes until [`Request::Resume`].
+    Pause,
+    /// Let all processes go on.
+    Resume,
+    /// Tell what the workload uses.
+    Stats,
 }
 
 /// One more process in a workload. What is not said is as the workload's own process has it.
@@ -74,6 +81,10 @@ pub enum Reply {
     Exited(ExitStatus),
     /// What was asked could not be done.
     Failed(Failure),
+    /// What was asked is done.
+    Done,
+    /// What the workload uses.
+    Figures(Figures),
 }
 
 /// A message of one direction.

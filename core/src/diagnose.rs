@@ -21,6 +21,8 @@ pub enum Code {
     NotFound,
     /// The workload's command can't be executed.
     NotExecutable,
+    /// No running workload is meant, or more than one.
+    NotRunning,
     /// A kernel bundle is missing or wrong.
     Kernel,
     /// A container could not be set up or was lost.
@@ -33,13 +35,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Usage,
         Self::Spec,
         Self::Denied,
         Self::Unavailable,
         Self::NotFound,
         Self::NotExecutable,
+        Self::NotRunning,
         Self::Kernel,
         Self::Container,
         Self::Microvm,
@@ -55,6 +58,7 @@ impl Code {
             Self::Unavailable => "unavailable",
             Self::NotFound => "not-found",
             Self::NotExecutable => "not-executable",
+            Self::NotRunning => "not-running",
             Self::Kernel => "kernel",
             Self::Container => "container",
             Self::Microvm => "microvm",
@@ -71,7 +75,7 @@ impl Code {
             Self::Unavailable => 5,
             Self::NotFound => 127,
             Self::NotExecutable => 126,
-            Self::Kernel | Self::Container | Self::Microvm | Self::State => 125,
+            Self::NotRunning | Self::Kernel | Self::Container | Self::Microvm | Self::State => 125,
         }
     }
 
@@ -84,6 +88,7 @@ impl Code {
             Self::Unavailable => "this host lacks what the asked isolation needs",
             Self::NotFound => "the workload's command does not exist in its root",
             Self::NotExecutable => "the workload's command can't be executed",
+            Self::NotRunning => "no running workload has that name or id, or several have",
             Self::Kernel => "a kernel bundle is missing, broken or could not be made",
             Self::Container => "a container could not be set up, or was lost",
             Self::Microvm => "a micro-VM could not be set up, crashed, or was lost",

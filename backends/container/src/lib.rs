@@ -15,6 +15,7 @@
 
 mod aside;
 mod create;
+mod exec;
 mod fault;
 mod group;
 mod limits;
@@ -22,7 +23,7 @@ mod mapping;
 mod plan;
 mod probe;
 mod record;
-mod relay;
+pub mod relay;
 mod remains;
 mod running;
 mod skeleton;

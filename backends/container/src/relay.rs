@@ -4,6 +4,7 @@
 
 use std::io::{self, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use moat_host::terminal::{Raw, is_in_background};
 use moat_init::watch::{Place, Watch};
@@ -23,9 +24,9 @@ const BUFFER: usize = 16 << 10;
 /// be written without waiting is at least this (pipe(7), `PIPE_BUF`).
 const PIECE: usize = 4096;
 
-/// The relay.
+/// The relay. When it is dropped, moat's own terminal is as it was before.
 #[derive(Default)]
-pub(crate) struct Relay {
+pub struct Relay {
     /// The master of the workload's terminal.
     terminal: Option<OwnedFd>,
     inputs: Vec<Stream>,
@@ -71,7 +72,7 @@ impl Relay {
     ///
     /// # Errors
     /// When they can't be duplicated, or no pipe can be made.
-    pub(crate) fn stdio(with_terminal: bool) -> io::Result<([OwnedFd; 3], Self)> {
+    pub fn stdio(with_terminal: bool) -> io::Result<([OwnedFd; 3], Self)> {
         let own = [
             stdin().as_fd().try_clone_to_owned()?,
             stdout().as_fd().try_clone_to_owned()?,
@@ -112,7 +113,7 @@ impl Relay {
     ///
     /// # Errors
     /// When a descriptor can't be duplicated.
-    pub(crate) fn serve(&mut self, master: OwnedFd) -> io::Result<()> {
+    pub fn serve(&mut self, master: OwnedFd) -> io::Result<()> {
         never_wait(&master);
         let input = stdin().as_fd().try_clone_to_owned()?;
         let output = stdout().as_fd().try_clone_to_owned()?;
@@ -123,7 +124,7 @@ impl Relay {
     }
 
     /// From now on keys go to the workload.
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.begun = true;
         if self.terminal.is_some() {
             // A stdin that is no terminal is passed on as it is.
@@ -173,8 +174,30 @@ impl Relay {
         }
     }
 
+    /// Passes on what comes until `wake` can be read or `until` has come; false when that has.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub fn pass_on(&mut self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<bool> {
+        loop {
+            let mut watch = Watch::default();
+            let woken = watch.add(Some(wake), PollFlags::POLLIN);
+            let streams = self.watch(&mut watch);
+            if !watch.wait(until)? {
+                return Ok(false);
+            }
+            let woken = watch.is_ready(woken);
+            let ready = streams.ready(&watch);
+            drop(watch);
+            self.pass(&ready);
+            if woken {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Passes on all output that is left, after the last process of the container has ended.
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         for stream in &mut self.outputs {
             stream.drain();
         }

@@ -16,6 +16,7 @@ use moat_init::watch::Watch;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::relay::Relay;
 
@@ -30,6 +31,8 @@ pub(crate) struct Running {
     pub(crate) paused: bool,
     /// Whether the first process is moat's reaper, else it is the workload itself.
     reaper: bool,
+    /// Further processes that were started in it.
+    pub(crate) sessions: Sessions,
     /// What the reaper has said of the workload.
     reported: Option<ExitStatus>,
     /// How the first process ended; after that it is reaped.
@@ -46,6 +49,7 @@ impl Running {
         relay: Relay,
         cgroup: Option<Cgroup>,
         reaper: bool,
+        sessions: Sessions,
     ) -> Self {
         Self {
             child,
@@ -54,6 +58,7 @@ impl Running {
             cgroup,
             paused: false,
             reaper,
+            sessions,
             reported: None,
             ended: None,
             exit: None,
@@ -64,6 +69,11 @@ impl Running {
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
         self
+    }
+
+    /// The first process.
+    pub(crate) fn first(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
     }
 
     /// One turn of waiting; false when `until` has passed or `wake` can be read.
@@ -79,13 +89,16 @@ impl Running {
         let line = self.monitor.as_ref().map(AsFd::as_fd);
         let reported = watch.add(line, PollFlags::POLLIN);
         let streams = self.relay.watch(&mut watch);
+        let sessions = self.sessions.watch(&mut watch);
         if !watch.wait(until).map_err(failed)? {
             return Ok(false);
         }
         let [woken, ended, reported] = [woken, ended, reported].map(|place| watch.is_ready(place));
         let ready = streams.ready(&watch);
+        let heard: Vec<_> = sessions.into_iter().map(|place| watch.is_ready(place)).collect();
         drop(watch);
         self.relay.pass(&ready);
+        self.sessions.pass(&heard).map_err(failed)?;
         if reported {
             self.listen().map_err(failed)?;
         }
@@ -176,6 +189,9 @@ impl Workload for Running {
             if self.exit.is_some() {
                 return Ok(self.exit);
             }
+            if self.sessions.have_news() {
+                return Ok(None);
+            }
             if let Some(ended) = self.ended {
                 self.exit = Some(self.finish(ended)?);
             } else if !self.turn(wake, until)? && self.ended.is_none() {
@@ -186,13 +202,16 @@ impl Workload for Running {
 
     fn destroy(mut self: Box<Self>) -> Result<(), Fault> {
         self.relay = Relay::default();
+        let failed = |errno| fault("can't end the container's processes", errno);
         if self.ended.is_none() {
-            let failed = |errno| fault("can't end the container's processes", errno);
             self.child.signal(Signal::KILL).map_err(failed)?;
             // What is stopped ends only when it goes on, and then does nothing else.
             if self.paused {
                 self.resume()?;
             }
+        }
+        self.sessions.end().map_err(failed)?;
+        if self.ended.is_none() {
             self.child.wait().map_err(failed)?;
         }
         FaultPoint::ProcessesEnded.reached();
@@ -217,7 +236,7 @@ impl Workload for Running {
     }
 
     fn exec(&mut self) -> Option<&mut dyn Exec> {
-        None
+        Some(self)
     }
 
     fn pause(&mut self) -> Option<&mut dyn Pause> {

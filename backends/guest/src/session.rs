@@ -212,7 +212,7 @@ impl Session<'_> {
         let report = workload.report();
         let Phase::SettingUp(workload, streams) = &mut self.phase else { return Ok(()) };
         match report {
-            Some(Report::Ready { terminal }) => {
+            Some(Report::Ready { terminal, .. }) => {
                 if let Some(master) = terminal {
                     streams
                         .attach_terminal(master)

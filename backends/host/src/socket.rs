@@ -147,14 +147,6 @@ impl Connection {
         Ok(Self::new(socket))
     }
 
-    /// From now on what is received is waited for without limit.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn wait_for_ever(&self) -> Result<(), ConnectionError> {
-        set_socket_timeout(&self.socket, Timeout::Recv, None).map_err(socket("opened"))
-    }
-
     /// Whether the other side is root or the user that this process is.
     ///
     /// # Errors
@@ -183,14 +175,29 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives a message, as far as it is there.
+    /// Receives a message, as far as it comes in time.
     ///
     /// # Errors
     /// When the other side can't be understood.
     pub fn receive<M: Message>(&mut self) -> Result<Incoming<M>, ConnectionError> {
+        self.receive_with(RecvFlags::empty())
+    }
+
+    /// Receives a message, as far as it is there.
+    ///
+    /// # Errors
+    /// When the other side can't be understood.
+    pub fn receive_now<M: Message>(&mut self) -> Result<Incoming<M>, ConnectionError> {
+        self.receive_with(RecvFlags::DONTWAIT)
+    }
+
+    fn receive_with<M: Message>(
+        &mut self,
+        flags: RecvFlags,
+    ) -> Result<Incoming<M>, ConnectionError> {
         let mut buffer = vec![0; DATAGRAM];
         loop {
-            let (length, descriptors) = match receive(self.socket.as_fd(), &mut buffer) {
+            let (length, descriptors) = match receive(self.socket.as_fd(), &mut buffer, flags) {
                 Ok(received) => received,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(Incoming::NotYet),
@@ -247,11 +254,15 @@ fn send(
     }
 }
 
-fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut data = [IoSliceMut::new(buffer)];
-    let received = net::recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = net::recvmsg(socket, &mut data, &mut control, flags | RecvFlags::CMSG_CLOEXEC)?;
     let descriptors = control
         .drain()
         .filter_map(|message| match message {

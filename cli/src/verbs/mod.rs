@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod kernel;
 pub(crate) mod run;

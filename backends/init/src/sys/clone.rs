@@ -188,19 +188,38 @@ impl Drop for Stack {
 /// # Errors
 /// clone(2)'s: `EPERM` and `ENOSPC` when namespaces may not be made, `EAGAIN` at a process limit.
 pub fn spawn(options: Options<'_>, body: impl FnOnce() -> u8) -> nix::Result<Child> {
-    let mut pidfd: RawFd = -1;
-    let mut flags = options.namespaces.0 | libc::CLONE_PIDFD.cast_unsigned() as u64;
+    let mut flags = options.namespaces.0;
     let mut cgroup = 0;
     if let Some(dir) = options.cgroup {
         flags |= CLONE_INTO_CGROUP;
         cgroup = u64::try_from(dir.as_raw_fd()).map_err(|_| Errno::EBADF)?;
     }
+    clone3(flags, libc::SIGCHLD.cast_unsigned().into(), cgroup, body)
+}
+
+/// As [`spawn`], but the process is a child of the caller's own parent, who must be told of it, for
+/// the caller can't wait for it. It has the signal that the caller has for its end.
+///
+/// # Errors
+/// clone(2)'s: `ENOMEM` when the pid namespace that it would be in takes no more.
+pub fn spawn_sibling(body: impl FnOnce() -> u8) -> nix::Result<Child> {
+    clone3(Namespaces::flag(libc::CLONE_PARENT).0, 0, 0, body)
+}
+
+fn clone3(
+    flags: u64,
+    exit_signal: u64,
+    cgroup: u64,
+    body: impl FnOnce() -> u8,
+) -> nix::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let flags = flags | Namespaces::flag(libc::CLONE_PIDFD).0;
     let args = libc::clone_args {
         flags,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -225,6 +244,11 @@ pub fn spawn(options: Options<'_>, body: impl FnOnce() -> u8) -> nix::Result<Chi
 }
 
 impl Child {
+    /// A child of the calling process that another has made ([`spawn_sibling`]), as that has said.
+    pub(crate) fn received(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
+    }
+
     /// Its pid in the caller's namespace; valid until it has been waited for.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -287,6 +311,26 @@ pub(crate) fn exit_status(code: libc::c_int, status: libc::c_int) -> ExitStatus 
     match code {
         libc::CLD_EXITED => ExitStatus::Code(status.to_le_bytes()[0]),
         _ => ExitStatus::Signal(Signal::from_number(status).unwrap_or(Signal::KILL)),
+    }
+}
+
+/// Waits for the calling process's children in this process group, until there are none.
+///
+/// # Errors
+/// waitid(2)'s.
+pub fn reap_group(group: Pid) -> nix::Result<()> {
+    loop {
+        // SAFETY: siginfo_t is plain data for which all zeroes is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = group.as_raw().cast_unsigned();
+        // SAFETY: `info` is a whole siginfo_t that lives across the call.
+        let result =
+            Errno::result(unsafe { libc::waitid(libc::P_PGID, id, &raw mut info, libc::WEXITED) });
+        match result {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
