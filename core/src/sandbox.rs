@@ -286,7 +286,7 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "no space left on device" => {
             Some("raise `resources.memory`: half of it is what the root's writable layer holds")
         }
-        "resource temporarily unavailable" if step == "start the workload" => {
+        "try again" if step == "start the workload" => {
             Some("raise `resources.pids`: moat's reaper is one of them (or set `init = false`)")
         }
         "not a directory" | "is a directory" if step.starts_with("mount ") => {

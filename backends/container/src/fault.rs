@@ -77,6 +77,13 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "this kernel has no overlay filesystem" => {
             "load it: `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"
         }
+        "invalid argument" if step.starts_with("mount overlay") => {
+            "an overlay can't lie over every filesystem (proc and vfat are none for it): copy the root \
+             to one of ext4, xfs, btrfs or tmpfs"
+        }
+        "invalid argument" if step == "join the cgroup" => {
+            "real-time processes join only groups with a real-time budget: start moat without `chrt`"
+        }
         _ if step.starts_with("mount overlay") => "`moat doctor` tells what this host can mount",
         _ if step.starts_with("become user") => {
             "start moat as root, or have ids set aside for you (`moat doctor` tells how), or leave \

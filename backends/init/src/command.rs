@@ -148,11 +148,19 @@ impl Command {
 }
 
 /// What the kernel's refusal of a file means, as far as the number tells.
-pub(crate) fn refusal(errno: Errno) -> String {
+fn refusal(errno: Errno) -> String {
     match errno {
         Errno::ENOENT => "its interpreter does not exist".to_owned(),
         Errno::ENOEXEC => "it is in no format that this kernel can execute".to_owned(),
         errno => errno.reason(),
+    }
+}
+
+/// That refusal, told by its number alone.
+pub(crate) fn refused(number: u8) -> StartError {
+    StartError::NotExecutable {
+        program: "the command".to_owned(),
+        reason: refusal(Errno::from_raw(i32::from(number))),
     }
 }
 

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::command::refusal;
+use crate::command::refused;
 use crate::enter::Namespaces;
 use crate::first::Ids;
 
@@ -124,16 +124,14 @@ impl Monitor {
         let Some((message, mut descriptors)) = receive(&self.0)? else { return Ok(None) };
         Ok(Some(match message {
             Message::Ready { terminal } => {
-                let namespaces = descriptors.split_off(usize::from(terminal).min(descriptors.len()));
+                let namespaces =
+                    descriptors.split_off(usize::from(terminal).min(descriptors.len()));
                 let namespaces = (!namespaces.is_empty()).then_some(Namespaces(namespaces));
                 Report::Ready { terminal: descriptors.pop(), namespaces }
             }
             Message::Started => Report::Started,
             Message::Failed(error) => Report::Failed(error),
-            Message::Refused(number) => Report::Failed(StartError::NotExecutable {
-                program: "the command".to_owned(),
-                reason: refusal(Errno::from_raw(i32::from(number))),
-            }),
+            Message::Refused(number) => Report::Failed(refused(number)),
             Message::Exited(status) => Report::Exited(status),
         }))
     }
@@ -279,7 +277,10 @@ mod tests {
         let null = std::fs::File::open("/dev/null").unwrap();
         first.ready(Some(null.as_fd()), None).unwrap();
         first.failed(StartError::NotFound { program: "é".repeat(LIMIT) }).unwrap();
-        assert!(matches!(monitor.receive().unwrap(), Some(Report::Ready { terminal: Some(_), namespaces: None })));
+        assert!(matches!(
+            monitor.receive().unwrap(),
+            Some(Report::Ready { terminal: Some(_), namespaces: None })
+        ));
         let Some(Report::Failed(StartError::NotFound { program })) = monitor.receive().unwrap()
         else {
             panic!("not a failure");
