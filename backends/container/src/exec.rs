@@ -155,8 +155,9 @@ enum Heard {
 impl Entering {
     fn hear(mut self) -> Heard {
         match self.line.receive() {
-            Ok(Some(Report::Entered(process))) => self.process = Some(process),
-            Ok(Some(Report::Terminal(master))) => self.terminal = Some(master),
+            // The first counts: on its last steps the process is within reach of the workload's.
+            Ok(Some(Report::Entered(process))) => self.process = self.process.or(Some(process)),
+            Ok(Some(Report::Terminal(master))) => self.terminal = self.terminal.or(Some(master)),
             Ok(Some(Report::Failed(error))) => self.failed = Some(error),
             Ok(None) | Err(_) => return Heard::End(self),
         }
@@ -201,7 +202,8 @@ impl Running {
             None => Way::Through(self.first(), kinds(self.cgroup.is_some())),
         };
         let cgroup: JoinFiles = join.map_err(unjoinable)?.unwrap_or_default();
-        Ok(Door { way, ids: self.sessions.mapping.ids(), cgroup })
+        let mapping = &self.sessions.mapping;
+        Ok(Door { way, ids: mapping.ids(), exposed: mapping.exposes_executable(), cgroup })
     }
 }
 

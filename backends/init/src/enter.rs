@@ -26,13 +26,15 @@ use nix::unistd::{Pid, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::JoinFiles;
+use crate::command;
 use crate::control::{self, shorten};
 use crate::error::Step;
 use crate::first::{Ids, become_root, thrice};
 use crate::limits;
 use crate::process::{self, Program};
 use crate::sys::clone::{self, Child};
-use crate::sys::{descriptor, mount};
+use crate::sys::trampoline::Trampoline;
+use crate::sys::{descriptor, mount, title};
 use crate::terminal::{self, Terminal};
 
 /// What the step is called that fails for a workload that ends meanwhile.
@@ -48,6 +50,8 @@ pub struct Door<'d> {
     pub way: Way<'d>,
     /// The ids that it has.
     pub ids: Ids,
+    /// Whether those would have a right to moat's own executable, if they came by it.
+    pub exposed: bool,
     /// By what those parts of its cgroup are joined in which nobody is born (v1).
     pub cgroup: JoinFiles,
 }
@@ -120,7 +124,12 @@ pub enum Report {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
-    Entered { pid: i32 },
+    /// By a program of two bytes' words, so it stays the first: the kernel refused the command with
+    /// this error number.
+    Refused(u8),
+    Entered {
+        pid: i32,
+    },
     Terminal,
     Failed(StartError),
 }
@@ -156,6 +165,7 @@ impl Owner {
             }
             Message::Terminal => Report::Terminal(descriptor()?),
             Message::Failed(error) => Report::Failed(error),
+            Message::Refused(number) => Report::Failed(command::refused(number)),
         }))
     }
 }
@@ -211,6 +221,7 @@ fn enter(process: &Process, door: &Door<'_>, wiring: &Wiring) -> Result<(), Star
     keep.extend(door.cgroup.numbers());
     descriptor::keep_only(&mut keep).step(|| "close descriptors")?;
     hide()?;
+    title::hide().step(|| "hide moat's command line")?;
     // The keys of the terminal that moat is on are not for it. And as long as the process is in
     // this group, its owner can reap it even when it was not told of it.
     setsid().step(|| "make a session")?;
@@ -222,7 +233,7 @@ fn enter(process: &Process, door: &Door<'_>, wiring: &Wiring) -> Result<(), Star
     // The change of user may have undone it (proc(5), /proc/sys/fs/suid_dumpable).
     hide()?;
     let (held, release) = pipe2(OFlag::O_CLOEXEC).step(step)?;
-    let entered = clone::spawn_sibling(|| match live(process, door.ids, wiring, held) {
+    let entered = clone::spawn_sibling(|| match live(process, door, wiring, held) {
         Ok(never) => match never {},
         Err(error) => wiring.line.failed(error),
     });
@@ -250,7 +261,7 @@ fn gone(errno: Errno) -> String {
 /// Is the process, from its birth in the workload to its command.
 fn live(
     process: &Process,
-    ids: Ids,
+    door: &Door<'_>,
     wiring: &Wiring,
     held: OwnedFd,
 ) -> Result<std::convert::Infallible, StartError> {
@@ -275,8 +286,12 @@ fn live(
         (None, None) => Err("there is neither a terminal nor anything else".to_owned())
             .step(|| "set up stdin, stdout and stderr")?,
     };
-    let program = Program::prepare(process, ids, stdio)?;
+    let program = Program::prepare(process, door.ids, stdio)?;
     // Only once its owner knows of it.
     File::from(held).read_exact(&mut [0]).step(|| "start the command")?;
+    if door.exposed {
+        let way = Trampoline::make(wiring.line.0.as_fd()).step(|| "start the command")?;
+        return Err(program.execute_by(&way, false, &mut None));
+    }
     Err(program.execute(false))
 }
