@@ -69,6 +69,23 @@ fn volumes_are_the_users_own() -> Result<()> {
 }
 
 #[test]
+fn named_volumes_are_in_the_users_home() -> Result<()> {
+    if !host::is_root() {
+        moat_tests::skip!("all other tests run as a plain user already");
+    }
+    let space = Workspace::new(Some("container"))?;
+    space.spec("volumes = [\"cache:/cache\"]")?;
+    let args = space.run_args(&["sh", "-c", "stat -c '%u %a' /cache; echo kept >> /cache/file"]);
+    for _ in 0..2 {
+        plain(&space, &args)?.run()?.status(0)?.stdout("0 755\n")?;
+    }
+    let kept = space.path().join("home/.local/share/moat/volumes/cache/file");
+    ensure!(fs::read_to_string(&kept)? == "kept\nkept\n", "it was not kept");
+    ensure!(fs::metadata(&kept)?.uid() == UID, "{:?}", fs::metadata(&kept)?);
+    Ok(())
+}
+
+#[test]
 fn another_user_is_refused_in_words() -> Result<()> {
     if !host::is_root() {
         moat_tests::skip!("all other tests run as a plain user already");

@@ -35,7 +35,7 @@ pub(crate) fn read() -> io::Result<Vec<MountPoint>> {
 /// # Errors
 /// When /proc can't be read.
 pub(crate) fn is_followed(path: &Path) -> io::Result<bool> {
-    Ok(follows(&fs::read("/proc/self/mountinfo")?, path))
+    Ok(follows(&procfs::read_bytes("/proc/self/mountinfo")?, path))
 }
 
 fn follows(text: &[u8], path: &Path) -> bool {

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, fchmodat, mkdirat};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 /// Whom new files and directories belong to: the workload's user 0, as the caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +95,13 @@ pub(crate) fn new_directory(
     owner: Owner,
 ) -> nix::Result<()> {
     mkdirat(parent, name, Mode::S_IRWXU)?;
-    give(parent, name, owner)?;
-    fchmodat(parent, name, Mode::from_bits_truncate(mode), FOLLOW_MODE)
+    // By a descriptor from here on: in a volume that another workload has as well, a symlink to
+    // anywhere on the host may stand in its place by now.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = nix::fcntl::openat(parent, name, flags, Mode::empty())?;
+    give_open(made.as_fd(), owner)?;
+    fchmod(&made, Mode::from_bits_truncate(mode))
 }
-
-/// fchmodat(2) has no other way; what it names was made by the caller just before.
-pub(crate) const FOLLOW_MODE: nix::sys::stat::FchmodatFlags =
-    nix::sys::stat::FchmodatFlags::FollowSymlink;
 
 /// Finds the file `path` below `root`; an empty one is made where it is missing.
 ///
@@ -119,9 +119,17 @@ pub(crate) fn make_file(root: BorrowedFd<'_>, path: &str, owner: Owner) -> nix::
     let (parent, name) = split(path).ok_or(Errno::EISDIR)?;
     let parent = make_directory(root, parent, owner)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644))?;
-    give(parent.as_fd(), name, owner)?;
+    let made = nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644))?;
+    give_open(made.as_fd(), owner)?;
     find(root, path)
+}
+
+/// Gives what is open to `owner`.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn give_open(fd: BorrowedFd<'_>, owner: Owner) -> nix::Result<()> {
+    fchown(fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
 }
 
 /// Gives what `name` names, itself and not what it may point to, to `owner`.
@@ -140,4 +148,81 @@ pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
         return None;
     }
     Some((if parent.is_empty() { "/" } else { parent }, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use nix::unistd::{getegid, geteuid};
+
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_root() {
+        let space = tempfile::tempdir().unwrap();
+        let (root, outside) = (space.path().join("root"), space.path().join("outside"));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, root.join("absolute")).unwrap();
+        symlink("../../../outside", root.join("etc/relative")).unwrap();
+        symlink("/proc/self/cwd", root.join("magic")).unwrap();
+        let fd = File::open(&root).unwrap();
+        for path in ["/absolute/made", "/etc/relative/made", "/../../outside/made", "/magic/made"] {
+            let _ = make_directory(fd.as_fd(), path, owner());
+            let _ = make_file(fd.as_fd(), &format!("{path}-file"), owner());
+        }
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(root.join("outside/made").is_dir(), "a path goes on inside the root");
+        let place = make_directory(fd.as_fd(), "/etc/a/b", owner()).unwrap();
+        assert_eq!(nix::sys::stat::fstat(place).unwrap().st_mode & 0o7777, 0o755);
+    }
+
+    /// Someone else may write to the directory in which a mount point is made: a workload that has
+    /// the volume, too. What it puts in the place meanwhile must not make moat change the mode or
+    /// the owner of anything elsewhere.
+    #[test]
+    fn what_is_swapped_in_meanwhile_leads_nowhere() {
+        let space = tempfile::tempdir().unwrap();
+        let victim = space.path().join("victim");
+        File::create(&victim).unwrap();
+        fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+        let shared = space.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        symlink(&victim, shared.join("link")).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let [place, link] = ["place", "link"].map(|name| shared.join(name));
+                while !done.load(Ordering::Relaxed) {
+                    let _ = swap(&place, &link);
+                }
+            });
+            let parent = File::open(&shared).unwrap();
+            for _ in 0..20_000 {
+                let _ = new_directory(parent.as_fd(), "place", 0o755, owner());
+                for name in ["place", "link"] {
+                    let _ = fs::remove_dir(shared.join(name));
+                }
+                if !shared.join("link").is_symlink() && !shared.join("place").is_symlink() {
+                    let _ = symlink(&victim, shared.join("link"));
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    fn swap(one: &Path, other: &Path) -> nix::Result<()> {
+        renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
+    }
 }

@@ -10,7 +10,6 @@ use moat_core::sandbox::StartError;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fchmod, fstatat};
-use nix::unistd::{Gid, Uid, fchown};
 
 use crate::error::Step;
 use crate::inside::{self, Owner};
@@ -75,7 +74,7 @@ fn make_etc(upper: &mut Layer, owner: Owner) -> Result<Rc<OwnedFd>, StartError> 
 fn new_file(dir: BorrowedFd<'_>, name: &str, text: &str, owner: Owner) -> nix::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let file = nix::fcntl::openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+    inside::give_open(file.as_fd(), owner)?;
     // Everyone's to read, whatever the umask.
     fchmod(&file, Mode::from_bits_truncate(0o644))?;
     let written = std::fs::File::from(file).write_all(text.as_bytes());

@@ -77,8 +77,9 @@ impl Builder<'_> {
         // Relative names, so that no character of the staging path means something to overlay.
         nix::unistd::fchdir(&staging).step(|| "enter the staging directory")?;
         FaultPoint::Staged.reached();
-        let root = self.overlays(&sandbox.root, sandbox.hostname.as_str(), staging.as_fd())?;
-        let root = root.as_fd();
+        let overlays = self.overlays(&sandbox.root, sandbox.hostname.as_str(), staging.as_fd())?;
+        let root = overlays.first().map(|(_, overlay)| overlay.as_fd());
+        let root = root.ok_or_else(|| failed("mount overlay at /", "the root has no directory"))?;
         for place in ["/proc", "/sys", "/dev"] {
             self.plain_directory(root, place)?;
         }
@@ -94,7 +95,10 @@ impl Builder<'_> {
         inside::make_directory(root, work, self.owner)
             .step(|| format!("make working directory {work}"))?;
         if sandbox.root.read_only {
-            self.seal(root, &sandbox.root)?;
+            for (at, overlay) in &overlays {
+                mount::restrict(overlay.as_fd(), Depth::One, Attributes::READ_ONLY)
+                    .step(|| format!("make {at} read-only"))?;
+            }
         }
         Ok(())
     }
@@ -109,28 +113,28 @@ impl Builder<'_> {
         Ok(tmpfs)
     }
 
-    /// Mounts every overlay; gives the root's.
-    fn overlays(
+    /// Mounts every overlay; gives them with their places, the root's first.
+    fn overlays<'p>(
         &self,
-        rootfs: &Rootfs,
+        rootfs: &'p Rootfs,
         hostname: &str,
         staging: BorrowedFd<'_>,
-    ) -> Result<OwnedFd, StartError> {
+    ) -> Result<Vec<(&'p str, OwnedFd)>, StartError> {
         make(staging, ROOT).step(|| "make the staging directory")?;
-        let mut root: Option<OwnedFd> = None;
+        let mut overlays: Vec<(&str, OwnedFd)> = Vec::new();
         for (index, lower) in visible(rootfs).enumerate() {
             let at = lower.at.as_str();
             let overlay = self.overlay(rootfs, lower, index, hostname, staging)?;
-            let target = match &root {
+            let target = match overlays.first() {
                 None => mount::place(staging, ROOT),
-                Some(root) => inside::make_directory(root.as_fd(), at, self.owner),
+                Some((_, root)) => inside::make_directory(root.as_fd(), at, self.owner),
             }
             .step(|| format!("make mount point {at}"))?;
             mount::attach(overlay.as_fd(), target.as_fd())
                 .step(|| format!("mount overlay at {at}"))?;
-            root.get_or_insert(overlay);
+            overlays.push((at, overlay));
         }
-        root.ok_or_else(|| failed("mount overlay at /", "the root has no lower directory"))
+        Ok(overlays)
     }
 
     fn overlay(
@@ -299,17 +303,6 @@ impl Builder<'_> {
                 mount::attach(tree.as_fd(), place.as_fd()).step(step)
             }
         }
-    }
-
-    /// Makes every overlay read-only.
-    fn seal(&self, root: BorrowedFd<'_>, rootfs: &Rootfs) -> Result<(), StartError> {
-        for lower in visible(rootfs) {
-            let at = lower.at.as_str();
-            let step = || format!("make {at} read-only");
-            let place = inside::find(root, at).step(step)?;
-            mount::restrict(place.as_fd(), Depth::One, Attributes::READ_ONLY).step(step)?;
-        }
-        Ok(())
     }
 }
 

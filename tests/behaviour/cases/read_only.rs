@@ -1,6 +1,7 @@
 //! `read_only`: the root can't be written, what is mounted over it can.
 
 use anyhow::Result;
+use moat_tests::host;
 use moat_tests::seen::Seen;
 
 use crate::wall::Wall;
@@ -21,5 +22,16 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
          chmod: /bin: Read-only file system\n\
          sh: can't create /etc/passwd: Read-only file system\n",
     )?;
-    Ok(vec![seen])
+    if !host::is_root() {
+        return Ok(vec![seen]);
+    }
+
+    // A volume over a place where this machine's own root has another filesystem.
+    space.write("other/file", "")?;
+    space.host_spec("read_only = true\nvolumes = [\"./data:/mnt\"]")?;
+    let starter = ["unshare", "--mount", "sh", "-c", "mount --bind other /mnt; exec \"$@\"", "sh"];
+    let script = "touch /mnt/over && echo written; touch /etc/new 2>/dev/null || echo sealed";
+    let over = space.through(&starter, &space.run_args(&["sh", "-c", script]))?.run()?;
+    over.status(0)?.stdout("written\nsealed\n")?.stderr("")?;
+    Ok(vec![seen, over])
 }
