@@ -83,8 +83,10 @@ impl Making {
         let taken = |error: std::io::Error| {
             Fault::new(Code::Container, "can't take over stdin, stdout and stderr").because(error)
         };
+        let users = plan.mapping.map().users;
         let (stdio, mut relay) =
-            Relay::stdio(plan.sandbox.process.terminal.is_some()).map_err(taken)?;
+            Relay::stdio(plan.sandbox.process.terminal.is_some(), |user| users.has(user))
+                .map_err(taken)?;
         let wiring = Wiring { control: first, stdio };
         let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
         FaultPoint::FirstMade.reached();

@@ -1,18 +1,23 @@
 //! Between moat's own stdin, stdout and stderr and a workload that does not get them as they are:
-//! because it has a terminal of its own, or because they are the terminal that moat is on. That one
-//! is never given away, for whoever has it can read what is typed on it.
+//! because it has a terminal of its own, or because they are not to be given away. The terminal
+//! that moat is on never is, for whoever has it can read what is typed on it. And what belongs to
+//! one of the workload's users is not either: by /proc/self/fd a file that was opened for reading
+//! can be opened again for writing by its owner, and by fchmod(2) its mode changed, be it that of
+//! /dev/null.
 
 use std::io::{self, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use moat_core::diagnose::{Code, Fault};
 use moat_host::terminal::{Raw, is_in_background};
 use moat_init::watch::{Place, Watch};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::stat::fstat;
-use nix::unistd::{isatty, pipe2, read, write};
+use nix::unistd::{Whence, isatty, lseek, pipe2, read, write};
+use rustix::io::ioctl_fionread;
 
 /// What a terminal takes for the end of input (termios(3), `VEOF`).
 const END_OF_INPUT: &[u8] = &[0x04];
@@ -45,6 +50,34 @@ struct Stream {
     held: Vec<u8>,
     /// What tells the other side that this is the end, besides that it is closed.
     at_end: &'static [u8],
+    /// Of what is not the workload's.
+    kind: Kind,
+    /// The workload's end of the pipe, to see what it has left in it of a file.
+    unread: Option<OwnedFd>,
+    /// Why something did not get where it was to be kept.
+    lost: Option<Errno>,
+}
+
+/// What is not given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What is written there is seen, or not.
+    Terminal,
+    /// What is written there is kept.
+    File,
+}
+
+impl Kind {
+    /// Pipes have no name, and sockets no mode: those can be given away.
+    fn of(fd: &OwnedFd, owned: impl Fn(u32) -> bool) -> io::Result<Option<Self>> {
+        if isatty(fd).unwrap_or(false) {
+            return Ok(Some(Self::Terminal));
+        }
+        let found = fstat(fd)?;
+        let kind = found.st_mode & libc::S_IFMT;
+        let named = matches!(kind, libc::S_IFREG | libc::S_IFCHR | libc::S_IFBLK);
+        Ok((named && owned(found.st_uid)).then_some(Self::File))
+    }
 }
 
 /// Where a stream's descriptors are among those that are watched.
@@ -68,11 +101,15 @@ impl Watched {
 
 impl Relay {
     /// What becomes the workload's stdin, stdout and stderr, and the relay for what they don't give
-    /// away. A workload that will have a terminal gets them only until it has it.
+    /// away. `owned` tells whether a user of the host is one of the workload's. A workload that
+    /// will have a terminal gets them only until it has it.
     ///
     /// # Errors
-    /// When they can't be duplicated, or no pipe can be made.
-    pub fn stdio(with_terminal: bool) -> io::Result<([OwnedFd; 3], Self)> {
+    /// When they can't be looked at or duplicated, or no pipe can be made.
+    pub fn stdio(
+        with_terminal: bool,
+        owned: impl Fn(u32) -> bool,
+    ) -> io::Result<([OwnedFd; 3], Self)> {
         let own = [
             stdin().as_fd().try_clone_to_owned()?,
             stdout().as_fd().try_clone_to_owned()?,
@@ -82,30 +119,39 @@ impl Relay {
         if with_terminal {
             return Ok((own, relay));
         }
-        // Two pipes would lose the order of what is written on one screen.
-        let one_screen = is_terminal(&own[1]) && is_same(&own[1], &own[2])?;
         let [input, output, errors] = own;
-        let input = if is_terminal(&input) { relay.input(input)? } else { input };
-        let output = if is_terminal(&output) { relay.output(output)? } else { output };
-        let errors = match is_terminal(&errors) {
-            true if one_screen => output.try_clone()?,
-            true => relay.output(errors)?,
-            false => errors,
+        let kind = |fd: &OwnedFd| Kind::of(fd, &owned);
+        let kinds = [kind(&input)?, kind(&output)?, kind(&errors)?];
+        // Two pipes would lose the order of what is written to one place.
+        let one_place = kinds[1].is_some() && is_same(&output, &errors)?;
+        let input = match kinds[0] {
+            Some(kind) => relay.input(input, kind)?,
+            None => input,
+        };
+        let output = match kinds[1] {
+            Some(kind) => relay.output(output, kind)?,
+            None => output,
+        };
+        let errors = match kinds[2] {
+            Some(_) if one_place => output.try_clone()?,
+            Some(kind) => relay.output(errors, kind)?,
+            None => errors,
         };
         Ok(([input, output, errors], relay))
     }
 
-    fn input(&mut self, from: OwnedFd) -> io::Result<OwnedFd> {
+    fn input(&mut self, from: OwnedFd, kind: Kind) -> io::Result<OwnedFd> {
         let (theirs, to) = pipe2(OFlag::O_CLOEXEC)?;
         never_wait(&to);
-        self.inputs.push(Stream::new(from, to, &[]));
+        let unread = if kind == Kind::File { Some(theirs.try_clone()?) } else { None };
+        self.inputs.push(Stream { kind, unread, ..Stream::new(from, to, &[]) });
         Ok(theirs)
     }
 
-    fn output(&mut self, to: OwnedFd) -> io::Result<OwnedFd> {
+    fn output(&mut self, to: OwnedFd, kind: Kind) -> io::Result<OwnedFd> {
         let (from, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         never_wait(&from);
-        self.outputs.push(Stream::new(from, to, &[]));
+        self.outputs.push(Stream { kind, ..Stream::new(from, to, &[]) });
         Ok(theirs)
     }
 
@@ -201,14 +247,33 @@ impl Relay {
         for stream in &mut self.outputs {
             stream.drain();
         }
+        for stream in &mut self.inputs {
+            stream.give_back();
+        }
         // The terminal is as it was before anything else is said on it.
         self.raw = None;
+    }
+
+    /// That some output did not get into the file that it was for.
+    pub fn loss(&self) -> Option<Fault> {
+        let errno = self.outputs.iter().find_map(|stream| stream.lost)?;
+        let what = "not all of the workload's output could be written";
+        let hint = "see that there is room where stdout and stderr go";
+        Some(Fault::new(Code::Container, what).hint(hint).because(io::Error::from(errno)))
     }
 }
 
 impl Stream {
     fn new(from: OwnedFd, to: OwnedFd, at_end: &'static [u8]) -> Self {
-        Self { from: Some(from), to: Some(to), held: Vec::new(), at_end }
+        Self {
+            from: Some(from),
+            to: Some(to),
+            held: Vec::new(),
+            at_end,
+            kind: Kind::Terminal,
+            unread: None,
+            lost: None,
+        }
     }
 
     fn watch<'w>(&'w self, watch: &mut Watch<'w>, may_read: bool) -> Places {
@@ -253,8 +318,14 @@ impl Stream {
             Ok(length) => drop(self.held.drain(..length)),
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             // Nobody reads it any more: what is written goes nowhere, as at a terminal whose window
-            // was closed.
-            Err(_) => self.to = None,
+            // was closed. But what is written to a file must not be lost in silence.
+            Err(errno) => {
+                self.to = None;
+                if self.kind == Kind::File && errno != Errno::EPIPE {
+                    self.from = None;
+                    self.lost = Some(errno);
+                }
+            }
         }
         self.settle();
     }
@@ -281,6 +352,18 @@ impl Stream {
         }
     }
 
+    /// Leaves what the workload has not read of a file to whoever reads on from there, as if the
+    /// workload had had the file itself.
+    fn give_back(&mut self) {
+        let Some(unread) = self.unread.take() else { return };
+        let held = u64::try_from(self.held.len()).unwrap_or(u64::MAX);
+        let unread = ioctl_fionread(unread).unwrap_or(0).saturating_add(held);
+        if let Ok(unread) = i64::try_from(unread) {
+            // A device has no place to go back to.
+            let _ = lseek(stdin(), -unread, Whence::SeekCur);
+        }
+    }
+
     fn wait_to_give(&self) {
         let mut watch = Watch::default();
         watch.add(self.to.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT);
@@ -289,13 +372,10 @@ impl Stream {
     }
 }
 
-fn is_terminal(fd: &OwnedFd) -> bool {
-    isatty(fd).unwrap_or(false)
-}
-
-/// Whether two descriptors are of one terminal.
+/// Whether two descriptors are of one file or terminal.
 fn is_same(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
-    Ok(fstat(one)?.st_rdev == fstat(other)?.st_rdev)
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Only for descriptors that moat alone has: the flag is the open file's, shared by all that have

@@ -126,6 +126,9 @@ impl Running {
             self.listen().map_err(|errno| fault("can't hear the container's end", errno))?;
         }
         self.relay.drain();
+        if let Some(fault) = self.relay.loss() {
+            return Err(fault);
+        }
         let oom = match &self.cgroup {
             Some(cgroup) => cgroup.oom_kills().unwrap_or_else(|error| {
                 tracing::warn!("can't tell whether memory ran out: {error}");

@@ -93,7 +93,7 @@ impl Client {
         ready.add(signals.as_fd(), readable).map_err(failed)?;
         ready.add(&connection, readable).map_err(failed)?;
         let with_terminal = process.terminal.is_some();
-        let (streams, relay) = Relay::stdio(with_terminal).map_err(taken)?;
+        let (streams, relay) = Relay::stdio(with_terminal, is_own).map_err(taken)?;
         let streams = streams.each_ref().map(AsFd::as_fd);
         let streams = if with_terminal { &[][..] } else { &streams };
         connection.send(&Request::Exec(process), streams).map_err(misunderstood)?;
@@ -118,7 +118,7 @@ impl Client {
             }
             if let Some(status) = self.listen()? {
                 self.relay.drain();
-                return Ok(status);
+                return self.relay.loss().map_or(Ok(status), Err);
             }
         }
     }
@@ -169,4 +169,9 @@ impl Client {
 
 fn taken(error: io::Error) -> Fault {
     Fault::new(Code::State, "can't take over stdin, stdout and stderr").because(error)
+}
+
+/// Whether a user of this machine is the caller, who may be one of the workload's.
+fn is_own(user: u32) -> bool {
+    user == nix::unistd::geteuid().as_raw()
 }

@@ -8,6 +8,7 @@ mod pause;
 mod plain_user;
 mod process;
 mod root;
+mod streams;
 mod terminal;
 mod wall;
 
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Named> {
         pause::CASES,
         life::CASES,
         terminal::CASES,
+        streams::CASES,
         plain_user::CASES,
         executable::CASES,
     ]
