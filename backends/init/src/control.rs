@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use moat_core::sandbox::{ExitStatus, StartError};
 use moat_core::spec::Signal;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
@@ -152,6 +153,18 @@ impl First {
     pub fn wait_to_proceed(&self) -> nix::Result<Ids> {
         match self.receive()? {
             Some(Order::Proceed(ids)) => Ok(ids),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+
+    /// Sees that the owner is there.
+    ///
+    /// # Errors
+    /// `EPIPE` when it is gone.
+    pub(crate) fn still_owned(&self) -> nix::Result<()> {
+        let mut line = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        match poll(&mut line, PollTimeout::ZERO)? {
+            0 => Ok(()),
             _ => Err(Errno::EPIPE),
         }
     }

@@ -291,7 +291,7 @@ fn live(
     File::from(held).read_exact(&mut [0]).step(|| "start the command")?;
     if door.exposed {
         let way = Trampoline::make(wiring.line.0.as_fd()).step(|| "start the command")?;
-        return Err(program.execute_by(&way, false, &mut None));
+        return Err(program.execute_by(&way, None, &mut None));
     }
-    Err(program.execute(false))
+    Err(program.execute(None))
 }

@@ -13,7 +13,7 @@ use moat_core::sandbox::{Sandbox, StartError};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid, setsid};
 use serde::{Deserialize, Serialize};
 
@@ -149,9 +149,9 @@ fn live(
     }
     if surroundings.exposed {
         let way = Trampoline::make(control.as_fd()).step(|| "start the workload")?;
-        return Err(program.execute_by(&way, true, &mut None));
+        return Err(program.execute_by(&way, Some(control), &mut None));
     }
-    Err(program.execute(true))
+    Err(program.execute(Some(control)))
 }
 
 fn keep_descriptors(
@@ -204,6 +204,9 @@ fn set_up(
     // Nobody in the workload may look at or reach through this process, which is still moat's own
     // program (proc(5): its /proc entries then need rights over the machine).
     prctl::set_dumpable(false).step(|| "hide from the workload")?;
+    // Not earlier, since a change of user takes it back. Whatever it waits for from here on, it ends
+    // with its owner; one that is gone already it finds gone when it reports.
+    prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;
     let root = match built {
         Some(root) => root,
         None => build(sandbox, surroundings)?,

@@ -26,7 +26,7 @@ pub(crate) fn launch(program: &Program, exposed: bool) -> Result<Child, StartErr
     if !exposed {
         return clone::spawn_to_exec(|| {
             FaultPoint::WorkloadMade.reached();
-            program.execute(false)
+            program.execute(None)
         })
         .step(step)?;
     }
@@ -35,7 +35,7 @@ pub(crate) fn launch(program: &Program, exposed: bool) -> Result<Child, StartErr
     let mut file = None;
     let child = clone::spawn_to_exec(|| {
         FaultPoint::WorkloadMade.reached();
-        program.execute_by(&way, false, &mut file)
+        program.execute_by(&way, None, &mut file)
     })
     .step(step)??;
     drop(way);

@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, setgroups, setresgid, setresuid, setsid};
 
 use crate::command::Command;
+use crate::control::First;
 use crate::error::Step;
 use crate::first::Ids;
 use crate::limits;
@@ -63,10 +64,10 @@ impl Program {
         })
     }
 
-    /// Becomes the workload's process; comes back only with the reason why not. With `dies_with`
-    /// it is killed when the process that made it ends.
-    pub(crate) fn execute(&self, dies_with_parent: bool) -> StartError {
-        match self.become_workload(dies_with_parent) {
+    /// Becomes the workload's process; comes back only with the reason why not. One that has an
+    /// `owner`, the other end of this line, is the child of that, and killed when that ends.
+    pub(crate) fn execute(&self, owner: Option<&First>) -> StartError {
+        match self.become_workload(owner) {
             Ok(()) => self.command.execute(),
             Err(error) => error,
         }
@@ -76,10 +77,10 @@ impl Program {
     pub(crate) fn execute_by(
         &self,
         way: &Trampoline<'_>,
-        dies_with_parent: bool,
+        owner: Option<&First>,
         file: &mut Option<PathBuf>,
     ) -> StartError {
-        match self.become_workload(dies_with_parent) {
+        match self.become_workload(owner) {
             Ok(()) => self.command.execute_by(way, file),
             Err(error) => error,
         }
@@ -90,7 +91,7 @@ impl Program {
         self.command.refused_file(&Path::new(self.working_dir.as_str()).join(file), errno)
     }
 
-    fn become_workload(&self, dies_with_parent: bool) -> Result<(), StartError> {
+    fn become_workload(&self, owner: Option<&First>) -> Result<(), StartError> {
         process::reset_signals();
         setsid().step(|| "make a session")?;
         own_stdio(&self.stdio, &self.identity, self.terminal);
@@ -118,14 +119,16 @@ impl Program {
         if self.identity.uid == 0 {
             privilege::keep_capabilities(&self.capabilities).step(|| "drop capabilities")?;
         }
+        FaultPoint::WorkloadRestricted.reached();
+        if let Some(line) = owner {
+            // Not earlier, since a change of user takes it back.
+            let step = || "die with moat";
+            prctl::set_pdeathsig(Signal::SIGKILL).step(step)?;
+            line.still_owned().step(step)?;
+        }
         if self.no_new_privileges {
             prctl::set_no_new_privs().step(|| "set no_new_privs")?;
             self.filter.install()?;
-        }
-        FaultPoint::WorkloadRestricted.reached();
-        if dies_with_parent {
-            // Last, since a change of user takes it back.
-            prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;
         }
         Ok(())
     }
