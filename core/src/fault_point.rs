@@ -150,10 +150,10 @@ fault_points! {
     // The sweep of what another moat has left.
     /// Its journal is locked.
     OrphanLocked,
-    /// Its first process is ended.
-    OrphanEnded,
-    /// All processes in its cgroup are.
+    /// All processes in its cgroup are killed.
     OrphanGroupKilled,
+    /// Its first process has ended.
+    OrphanEnded,
     /// Its directory is all that is left of it.
     OrphanCleared,
     /// Nothing is left of it.

@@ -1,10 +1,13 @@
 //! What this host can do of what a container needs, found out by doing it.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use moat_core::cgroup::{Controller, Version};
+use moat_core::cgroup::{Controller, Hierarchy, Version};
 use moat_core::diagnose::Check;
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{ExitStatus, Limits};
 use moat_core::spec::{Bytes, Cpus, Resources};
 use moat_host::cgroup::locate;
@@ -19,6 +22,9 @@ use nix::unistd::Uid;
 
 use crate::fault::namespace_hint;
 use crate::mapping::{self, Trial};
+
+/// What the name of a group begins with that is made to try it; the rest is the pid that does.
+const PROBE: &str = "probe-";
 
 const NAMESPACES: [(&str, Namespaces); 6] = [
     ("user namespace", Namespaces::USER),
@@ -148,7 +154,7 @@ fn seccomp() -> Check {
 /// which every plan says.
 fn cgroup() -> Check {
     let resources = Resources { cpus: Cpus::from_milli(1000), memory: Bytes::mib(64), pids: 64 };
-    let name = format!("probe-{}", std::process::id());
+    let name = format!("{PROBE}{}", std::process::id());
     let result = match locate(&Controller::BASE) {
         Err(unusable) => Err((unusable.what, unusable.hint)),
         Ok(hierarchy) => {
@@ -158,7 +164,9 @@ fn cgroup() -> Check {
                 (true, false) => "version 1",
                 (false, _) => "version 2",
             };
+            forget_dead(&hierarchy);
             Cgroup::create(&hierarchy, &name, &Limits::from(&resources))
+                .inspect(|_| FaultPoint::ProbeGroupMade.reached())
                 .and_then(Cgroup::remove)
                 .map(|()| format!("{version}: made, limited and removed"))
                 .map_err(|error| {
@@ -169,6 +177,25 @@ fn cgroup() -> Check {
         }
     };
     check("cgroup limits", Uid::effective().is_root(), result)
+}
+
+/// Removes what moats left that were killed while they tried: nothing is known of their answer, so
+/// that the next one tries again.
+fn forget_dead(hierarchy: &Hierarchy) {
+    let entries = hierarchy.parents().into_iter().filter_map(|parent| fs::read_dir(parent).ok());
+    let names = entries.flatten().flatten().map(|entry| entry.file_name());
+    let dead: BTreeSet<_> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.strip_prefix(PROBE).is_some_and(|pid| !has_process(pid)))
+        .collect();
+    for name in dead {
+        // Where it can't be removed, it is the next one's to try.
+        let _ = Cgroup::find(hierarchy, &name).remove();
+    }
+}
+
+fn has_process(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
 }
 
 /// Sees `/` through an id map. Where that can't be, a container of root's has an identity map.

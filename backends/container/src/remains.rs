@@ -1,11 +1,12 @@
 //! What an earlier moat left of a container.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::Exit;
 use moat_core::spec::Signal;
 use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
@@ -77,33 +78,22 @@ impl Workload for Remains {
         Err(not_ours())
     }
 
+    /// Everything is tried, and what failed first is told: one process that does not end, since it
+    /// waits for a disk say, is no reason to leave others.
     fn destroy(self: Box<Self>) -> Result<(), Fault> {
         let left = |error: cgroup::Error| {
             Fault::new(Code::Container, "can't remove what is left of the container's cgroup")
                 .because(error)
         };
+        let sent = self.process.map_or(Ok(None), |process| send(process, Signal::KILL));
         let group = self.group();
-        if let Some(process) = self.process
-            && let Some(pidfd) = send(process, Signal::KILL)?
-        {
-            let mut watch = Watch::default();
-            // One that was stopped does not end before it may go on.
-            if let Some(group) = &group {
-                group.thaw().map_err(left)?;
-            }
-            watch.add(Some(pidfd.as_fd()), PollFlags::POLLIN);
-            let until = Instant::now().checked_add(PATIENCE);
-            let ended =
-                watch.wait(until).map_err(|errno| fault("can't wait for its end", errno))?;
-            if !ended {
-                let what = format!("process {} does not end", process.pid);
-                return Err(Fault::new(Code::Container, what));
-            }
-        }
-        match group {
-            Some(group) => group.kill().and_then(|()| group.remove()).map_err(left),
-            None => Ok(()),
-        }
+        // What is stopped does not end before it may go on, which killing the group sees to.
+        let killed = group.as_ref().map_or(Ok(()), Cgroup::kill).map_err(left);
+        FaultPoint::OrphanGroupKilled.reached();
+        let ended = sent.and_then(|process| process.map_or(Ok(()), |process| wait_for(&process)));
+        FaultPoint::OrphanEnded.reached();
+        let removed = group.map_or(Ok(()), Cgroup::remove).map_err(left);
+        ended.and(killed).and(removed)
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {
@@ -123,8 +113,20 @@ impl Workload for Remains {
     }
 }
 
+/// Waits until a killed process has ended.
+fn wait_for(process: &OwnedFd) -> Result<(), Fault> {
+    let mut watch = Watch::default();
+    watch.add(Some(process.as_fd()), PollFlags::POLLIN);
+    let until = Instant::now().checked_add(PATIENCE);
+    if watch.wait(until).map_err(|errno| fault("can't wait for the container's end", errno))? {
+        return Ok(());
+    }
+    Err(Fault::new(Code::Container, "the container's first process was killed, and does not end")
+        .hint("it may wait for a disk or a network; run moat again once that answers"))
+}
+
 /// Sends a signal to a process if it still is the one that was recorded; gives it if so.
-fn send(process: ProcessId, signal: Signal) -> Result<Option<std::os::fd::OwnedFd>, Fault> {
+fn send(process: ProcessId, signal: Signal) -> Result<Option<OwnedFd>, Fault> {
     let what = || format!("can't end process {}", process.pid);
     let raw = i32::try_from(process.pid).map_err(|_| fault(what(), Errno::ESRCH))?;
     let pidfd = match open_pid(Pid::from_raw(raw)) {

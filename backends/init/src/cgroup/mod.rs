@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moat_core::cgroup::{Controller, Hierarchy, Tree, Version};
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::Limits;
 
 pub use v1::JoinFiles;
@@ -141,6 +142,7 @@ impl Cgroup {
                 Version::V2 => v2::offer(&tree.parent, &controllers)?,
             }
             file::make(&dir)?;
+            FaultPoint::CgroupBegun.reached();
             for controller in controllers {
                 setting::set(&dir, controller, tree.version, limits)?;
             }
@@ -197,9 +199,16 @@ impl Cgroup {
     /// Removes it. Processes of it that were killed may take a moment to be gone.
     ///
     /// # Errors
-    /// `EBUSY` when some are still there after five seconds. A group that is not there is fine.
+    /// `EBUSY` when some are still there after five seconds; what can be removed is. A group that is
+    /// not there is fine.
     pub fn remove(self) -> Result<(), Error> {
-        self.paths().iter().try_for_each(|dir| file::remove(dir, REMOVE_PATIENCE))
+        let mut removed = Ok(());
+        for dir in self.paths() {
+            // One that stays does not keep the others.
+            removed = removed.and(file::remove(&dir, REMOVE_PATIENCE));
+            FaultPoint::CgroupDirectoryRemoved.reached();
+        }
+        removed
     }
 
     /// Its directories.
