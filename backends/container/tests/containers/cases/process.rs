@@ -19,6 +19,7 @@ pub(super) const CASES: &[Named] = &[
     ("user and group by number", user_by_number),
     ("user and group by name, from the root's own files", user_by_name),
     ("an unknown user is named", unknown_user),
+    ("the root's own files may be odd, and ids beyond the workload's are refused", odd_users),
     ("resource limits hold", rlimits),
     ("signals are at their defaults", signals_reset),
     ("nothing but stdin, stdout and stderr is open", descriptors),
@@ -116,6 +117,45 @@ fn unknown_user() {
         .run()
         .ends_with(125)
         .complains("no user \"eve\" in the workload's /etc/passwd");
+}
+
+fn odd_users() {
+    let case = |user: &str| {
+        let case = Case::busybox("id -u; id -g; id -G; echo $HOME");
+        let etc = case.dir.path().join("rootfs/etc");
+        let filler = "#".repeat(99) + "\n";
+        let passwd =
+            "max:x:4294967295:0::/:\nbig:x:70000:0::/:\nneg:x:-1:0::/:\nover:x:4294967296:0::/:\n\
+            far:x:5:5::/:\nshort:x:9\n:x:8:8::/:\ntwice:x:7:7::/one:\ntwice:x:6:6::/two:\n"
+                .to_owned()
+                + &filler.repeat(50_000)
+                + "late:x:77:78::/home/late:/bin/sh";
+        std::fs::write(etc.join("passwd"), passwd).unwrap();
+        std::fs::write(etc.join("group"), "g:x:70000:far\nbad:x:-5:late\nend:x:79:a,late").unwrap();
+        case.with(|workload| workload.user = user.parse().unwrap())
+    };
+    case("late").run().says("77\n78\n78 79\n/home/late");
+    case("77").run().says("77\n78\n78 79\n/home/late");
+    case("twice").run().says("7\n7\n7\n/one");
+    case("late:end").run().says("77\n79\n79\n/home/late");
+    case("65535:65535").run().says("65535\n65535\n65535\n/");
+    for user in ["max", "big", "65536", "4294967294", "0:65536", "late:g"] {
+        let outcome = case(user).run();
+        outcome.ends_with(125).complains("the workload's ids end at 65535").complains("hint: ");
+    }
+    case("far").run().ends_with(125).complains("become a member of group 70000");
+    for user in ["neg", "over", "short", "late:bad"] {
+        case(user).run().ends_with(125).complains("in the workload's /etc/").complains("hint: ");
+    }
+    // Files that are none.
+    let case = case("late");
+    let passwd = case.dir.path().join("rootfs/etc/passwd");
+    std::fs::remove_file(&passwd).unwrap();
+    for odd in ["/dev/zero", "/proc/kmsg", "passwd", "/proc/self/fd/0"] {
+        std::os::unix::fs::symlink(odd, &passwd).unwrap();
+        case.run().ends_with(125).complains("no user \"late\"");
+        std::fs::remove_file(&passwd).unwrap();
+    }
 }
 
 fn rlimits() {
