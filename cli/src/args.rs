@@ -62,6 +62,14 @@ pub(crate) enum Verb {
         moat exec web -- ps                         a command in the workload `web`\n  \
         moat exec -e DEBUG=1 -u 1000 web -- sh      as another user, on a terminal if moat has one")]
     Exec(Exec),
+    /// List the workloads that run
+    Ps,
+    /// Tell what a running workload uses: processor, memory, processes, block devices
+    Stats(Stats),
+    /// Stop all processes of a running workload where they are
+    Pause(Named),
+    /// Let a paused workload go on
+    Resume(Named),
     /// Show what would be decided for each workload, and why; touches nothing
     Explain(Explain),
     /// Try what this host can run, and say what to do about what it can't
@@ -132,6 +140,19 @@ pub(crate) struct Exec {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// The workload's name, or how its id begins [default: all that run]
+    pub(crate) name: Option<String>,
+}
+
+/// A workload that runs.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The workload's name, or how its id begins
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

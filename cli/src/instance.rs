@@ -1,7 +1,7 @@
 //! Running workloads, as the verbs that act on one name it, and the way to its monitor.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,11 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::Phase;
 use moat_host::socket::{Connection, ConnectionError, Incoming};
 use moat_host::state::{Found, Header, Store};
+use serde_json::json;
+
+use crate::Failure;
+use crate::host::Host;
+use crate::output::Output;
 
 /// How long a monitor may take to answer: it waits for nothing itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,10 +53,16 @@ fn unreachable(header: &Header, dir: &Path) -> Fault {
     ))
 }
 
-/// The one that runs and is meant.
-fn find(store: &Store, name: &str) -> Result<(std::path::PathBuf, Header), Fault> {
+/// All that run, by name.
+pub(crate) fn all(store: &Store) -> Result<Vec<(PathBuf, Header)>, Fault> {
     let mut running: Vec<_> = store.list()?.into_iter().filter_map(running).collect();
     running.sort_by(|(_, one), (_, other)| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+    Ok(running)
+}
+
+/// The one that runs and is meant.
+pub(crate) fn find(store: &Store, name: &str) -> Result<(PathBuf, Header), Fault> {
+    let running = all(store)?;
     let by_name = |header: &Header| header.name.as_str() == name;
     let by_id = |header: &Header| !name.is_empty() && header.id.starts_with(name);
     // A name that looks like the beginning of an id is a name first.
@@ -83,7 +94,7 @@ fn find(store: &Store, name: &str) -> Result<(std::path::PathBuf, Header), Fault
 }
 
 /// What has a living monitor and is not about to be removed.
-fn running(found: Found) -> Option<(std::path::PathBuf, Header)> {
+fn running(found: Found) -> Option<(PathBuf, Header)> {
     let ended = |phase| matches!(phase, Phase::Ended | Phase::Destroying | Phase::Destroyed);
     let runs = found.owned && !found.mark.is_some_and(|mark| ended(mark.phase));
     Some((found.dir, found.header?)).filter(|_| runs)
@@ -97,7 +108,6 @@ fn list<T: AsRef<str>>(all: impl ExactSizeIterator<Item = T>) -> String {
 }
 
 /// Asks what is answered by one reply.
-#[expect(dead_code, reason = "for stats, pause and resume, which come next")]
 pub(crate) fn ask(connection: &mut Connection, request: &Request) -> Result<Reply, Fault> {
     connection.send(request, &[]).map_err(misunderstood)?;
     match connection.receive().map_err(misunderstood)? {
@@ -106,6 +116,34 @@ pub(crate) fn ask(connection: &mut Connection, request: &Request) -> Result<Repl
         Incoming::NotYet => Err(silent()),
         Incoming::End => Err(ended()),
     }
+}
+
+/// Has the running workload of this name do what is answered by [`Reply::Done`], after which it is
+/// in `state`.
+pub(crate) fn order(
+    output: Output,
+    name: &str,
+    request: &Request,
+    state: Phase,
+) -> Result<u8, Failure> {
+    let host = Host::open()?;
+    host.sweep(output)?;
+    let (_, header) = find(&host.store, name)?;
+    match ask(&mut connect(&host.store, &header.id)?, request)? {
+        Reply::Done => {}
+        _ => return Err(unexpected().into()),
+    }
+    let (id, name, state) = (&header.id, &header.name, state.as_str());
+    output.result(&json!({ "id": id, "name": name, "state": state }), |_| {
+        format!("{name} ({id}) is {state}")
+    })?;
+    Ok(0)
+}
+
+/// The monitor answers something else than what was asked.
+pub(crate) fn unexpected() -> Fault {
+    Fault::new(Code::State, "the moat that runs it answers something else")
+        .hint("use the version of moat that it was started with")
 }
 
 /// The monitor does not answer.

@@ -60,6 +60,10 @@ fn main() -> ExitCode {
     let status = match cli.verb {
         Verb::Run(run) => verbs::run::run(output, &run),
         Verb::Exec(exec) => verbs::exec::exec(&exec),
+        Verb::Ps => verbs::ps::ps(output),
+        Verb::Stats(stats) => verbs::stats::stats(output, &stats),
+        Verb::Pause(named) => verbs::pause::pause(output, &named),
+        Verb::Resume(named) => verbs::resume::resume(output, &named),
         Verb::Explain(explain) => verbs::explain::explain(output, &explain),
         Verb::Doctor => verbs::doctor::doctor(output),
         Verb::Schema => verbs::schema::schema(output),

@@ -94,6 +94,21 @@ impl Phase {
         Self::Destroyed,
     ];
 
+    /// The phase as users see it, and as it is on record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Ended => "ended",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
     /// The one table: where an event leads from here, or `None` where it can't happen.
     pub const fn next(self, event: Event) -> Option<Self> {
         match (self, event) {

@@ -241,6 +241,14 @@ fn a_pause_that_can_not_be_written_down_is_taken_back() {
 }
 
 #[test]
+fn a_phase_is_shown_as_it_is_on_record() {
+    for phase in Phase::ALL {
+        let text = serde_json::to_string(&phase).unwrap();
+        assert_eq!(text, format!("{:?}", phase.as_str()));
+    }
+}
+
+#[test]
 fn every_phase_but_the_last_can_be_left_and_leads_to_the_end() {
     for phase in Phase::ALL {
         let failed = phase.next(Event::Failed).unwrap_or(phase);

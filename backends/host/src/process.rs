@@ -1,5 +1,8 @@
 //! A process named so that a reused pid is never taken for it: its pid and when it started.
 
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
 use crate::procfs;
@@ -29,6 +32,22 @@ impl ProcessId {
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
+
+    /// How long ago it started; `None` where that can't be told.
+    pub fn age(self) -> Option<Duration> {
+        let uptime = uptime(&procfs::read("/proc/uptime").ok()?)?;
+        let second = sysconf(SysconfVar::CLK_TCK).ok()??;
+        let second = u64::try_from(second).ok().filter(|ticks| *ticks > 0)?;
+        let rest = Duration::from_millis(self.start_time % second * 1000 / second);
+        uptime.checked_sub(Duration::from_secs(self.start_time / second) + rest)
+    }
+}
+
+/// Seconds since boot with two decimals, the first field (proc_uptime(5)).
+fn uptime(text: &str) -> Option<Duration> {
+    let (seconds, hundredths) = text.split_ascii_whitespace().next()?.split_once('.')?;
+    let whole = Duration::from_secs(seconds.parse().ok()?);
+    Some(whole + Duration::from_millis(hundredths.parse::<u64>().ok()?.min(99) * 10))
 }
 
 /// Field 22, counted from behind the command's closing parenthesis, since the command itself may
@@ -47,6 +66,16 @@ mod tests {
         let fields = (3..=52).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
         assert_eq!(start_time(&format!("7 (a) b (c)) {fields}")), Some(22));
         assert_eq!(start_time("7 (cut"), None);
+    }
+
+    #[test]
+    fn this_process_is_young_and_ages() {
+        assert_eq!(uptime("350735.47 234388.90"), Some(Duration::from_millis(350_735_470)));
+        assert_eq!(uptime("soon"), None);
+        let own = ProcessId::own().unwrap();
+        let age = own.age().unwrap();
+        assert!(age < Duration::from_secs(600), "{age:?}");
+        while own.age().unwrap() <= age {}
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! orders with `;` between them. What they find out is said on stderr.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moat_core::diagnose::Fault;
 use moat_core::spec::Signal;
@@ -11,6 +11,7 @@ use moat_core::workload::Workload;
 /// Carries them out; false when the workload is to be destroyed without waiting for its end.
 pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, Fault> {
     let Ok(orders) = std::env::var("MOAT_TEST_ORDERS") else { return Ok(true) };
+    let mut seen = 0;
     for order in orders.split(';').map(str::trim) {
         let (verb, argument) = order.split_once(' ').unwrap_or((order, ""));
         match verb {
@@ -29,7 +30,19 @@ pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, 
                 eprintln!("stats {}", serde_json::to_string(&figures).unwrap());
             }
             // The length of a file.
-            "length" => eprintln!("length {}", std::fs::metadata(argument).unwrap().len()),
+            "length" => {
+                seen = length(argument);
+                eprintln!("length {seen}");
+            }
+            // Until a file is longer than it was when it was last looked at.
+            "grow" => {
+                let began = Instant::now();
+                while length(argument) <= seen {
+                    let limit = Some(Duration::from_millis(5));
+                    assert_eq!(created.wait(None, limit)?, None, "it ended before {orders}");
+                    assert!(began.elapsed().as_secs() < 60, "{argument} does not grow");
+                }
+            }
             // A file of the group, in whatever tree it is.
             "show" => eprintln!("{argument}: {}", group_file(dir, argument)),
             "destroy" => return Ok(false),
@@ -43,6 +56,10 @@ pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, 
         }
     }
     Ok(true)
+}
+
+fn length(file: &str) -> u64 {
+    std::fs::metadata(file).unwrap().len()
 }
 
 fn group_file(dir: &Path, name: &str) -> String {

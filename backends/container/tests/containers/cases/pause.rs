@@ -25,7 +25,11 @@ const COUNTING: &str = "while :; do /bin/true; printf x >> /v/count; done & \
     while :; do /bin/true; printf x >> /v/count; done";
 
 fn counting(init: bool) -> (Case, String) {
-    let case = Case::shell(COUNTING).with(|workload| workload.init = init);
+    with_count(Case::shell(COUNTING).with(|workload| workload.init = init))
+}
+
+/// With a file /v/count, and its path outside.
+fn with_count(case: Case) -> (Case, String) {
     let dir = case.dir.path().join("volume");
     std::fs::create_dir(&dir).unwrap();
     let count = dir.join("count");
@@ -54,8 +58,8 @@ fn paused() {
     for init in [true, false] {
         let (case, count) = counting(init);
         let orders = format!(
-            "wait 300; pause; length {count}; wait 500; length {count}; resume; wait 300; \
-             length {count}; destroy"
+            "grow {count}; pause; length {count}; wait 500; length {count}; resume; \
+             grow {count}; length {count}; destroy"
         );
         let outcome = case.var("MOAT_TEST_ORDERS", &orders).run();
         outcome.ends_with(0);
@@ -66,8 +70,8 @@ fn paused() {
 
 fn often() {
     let (case, count) = counting(true);
-    let once = format!("pause; length {count}; wait 20; length {count}; resume; wait 20; ");
-    let orders = format!("wait 100; {}pause; pause; resume; resume; destroy", once.repeat(20));
+    let once = format!("pause; length {count}; wait 20; length {count}; resume; grow {count}; ");
+    let orders = format!("grow {count}; {}pause; pause; resume; resume; destroy", once.repeat(20));
     let outcome = case.var("MOAT_TEST_ORDERS", &orders).run();
     outcome.ends_with(0);
     let lengths = lengths(&outcome);
@@ -122,16 +126,20 @@ fn killed_monitor() {
 
 fn figures_of_a_hog() {
     let script = "import time\nx = bytearray(64 << 20)\nb = time.process_time()\n\
-        while time.process_time() < b + 0.5: pass\nprint('done', flush=True)\ntime.sleep(2)";
+        while time.process_time() < b + 0.5: pass\nopen('/v/count', 'w').write('x')\n\
+        time.sleep(600)";
     let case = Case::host(&["python3", "-c", script]);
     let case = case.with(|workload| {
         workload.resources.memory = Bytes::mib(256);
         workload.resources.pids = 77;
     });
-    let outcome = case.var("MOAT_TEST_ORDERS", "wait 1500; stats; destroy").run();
+    let (case, count) = with_count(case);
+    let orders = format!("grow {count}; stats; destroy");
+    let outcome = case.var("MOAT_TEST_ORDERS", &orders).run();
     let figures = figures(&outcome)[0];
     let cpu = figures.cpu.unwrap();
-    assert!((Duration::from_millis(400)..Duration::from_secs(2)).contains(&cpu), "{figures:?}");
+    // Starting python takes its time in the bed.
+    assert!((Duration::from_millis(450)..Duration::from_secs(20)).contains(&cpu), "{figures:?}");
     assert!((Bytes::mib(64)..Bytes::mib(256)).contains(&figures.memory), "{figures:?}");
     assert_eq!((figures.memory_limit, figures.pids_limit), (Bytes::mib(256), 77));
     assert_eq!((figures.pids, figures.oom_kills), (2, 0), "the reaper and python: {figures:?}");
@@ -139,8 +147,13 @@ fn figures_of_a_hog() {
 
 fn children() {
     let burn = "import time\nwhile time.process_time() < 0.3: pass";
-    let script = format!("python3 -c '{burn}'; (python3 -c '{burn}' &); sleep 9");
-    let outcome = Case::shell(&script).var("MOAT_TEST_ORDERS", "wait 4000; stats; destroy").run();
+    let script = format!(
+        "python3 -c '{burn}'; (sh -c \"python3 -c '{burn}'; printf x >> /v/count\" &); sleep 600"
+    );
+    let (case, count) = with_count(Case::shell(&script));
+    // Time enough for the reaper.
+    let orders = format!("grow {count}; wait 300; stats; destroy");
+    let outcome = case.var("MOAT_TEST_ORDERS", &orders).run();
     let cpu = figures(&outcome)[0].cpu.unwrap();
     assert!(cpu > Duration::from_millis(550), "two children of 0.3 s each took {cpu:?}");
 }
