@@ -132,23 +132,25 @@ impl Outcome {
         }
     }
 
-    /// How each side is told in the table.
+    /// How each side is told in the table: what happened, and to what.
     pub(crate) fn cells(&self) -> [String; 2] {
-        let cell = |side: &[Evidence]| {
-            let mut parts: Vec<String> = Vec::new();
+        [&self.behind, &self.open].map(|side| {
+            let mut parts: Vec<(String, Vec<&str>)> = Vec::new();
             for evidence in side {
-                let part = match evidence.kind {
-                    Kind::Past => format!("{} (past the door)", evidence.shown()),
-                    Kind::Absent => format!("{} (absent)", evidence.shown()),
-                    Kind::Got | Kind::Refused => evidence.shown(),
+                let how = match evidence.kind {
+                    Kind::Past => format!("{} past the door", evidence.how),
+                    Kind::Absent => format!("{}, absent", evidence.how),
+                    Kind::Got | Kind::Refused => evidence.how.clone(),
                 };
-                if !parts.contains(&part) {
-                    parts.push(part);
+                match parts.iter_mut().find(|(known, _)| *known == how) {
+                    None => parts.push((how, vec![&evidence.what])),
+                    Some((_, whats)) if whats.contains(&evidence.what.as_str()) => {}
+                    Some((_, whats)) => whats.push(&evidence.what),
                 }
             }
-            parts.join("; ")
-        };
-        [cell(&self.behind), cell(&self.open)]
+            let parts = parts.iter().map(|(how, whats)| format!("{}: {how}", whats.join(", ")));
+            parts.collect::<Vec<_>>().join("; ")
+        })
     }
 
     /// One word for each side: what the table begins with.

@@ -35,7 +35,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        [inside::ASKED, name, rest @ ..] => return inside::be_attack(name, rest),
+        // A script's interpreter is told the script first.
+        [inside::ASKED, name, rest @ ..] | [_, inside::ASKED, name, rest @ ..] => {
+            return inside::be_attack(name, rest);
+        }
         [naive::ASKED, runtime] => return naive::be_runtime(runtime),
         _ => {}
     }

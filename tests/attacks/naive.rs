@@ -27,7 +27,8 @@ pub(crate) const ASKED: &str = "--naive";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Naive {
     root: PathBuf,
-    command: Vec<String>,
+    /// What it runs.
+    pub(crate) command: Vec<String>,
     /// Followed after the change of root.
     pub(crate) working_dir: String,
     /// Whether it has a pid namespace of its own.

@@ -33,7 +33,7 @@ fn attack(tries: &Tries, _: &[&str]) {
     // An empty program is refused, but only to those who may load one.
     let program = [0; 48];
     let loaded = call(libc::SYS_bpf, [N(PROG_LOAD), B(&program), N(48)]);
-    tries.door("load a program", loaded, &[Errno::EINVAL, Errno::E2BIG]);
+    tries.door("load a program", loaded, &[Errno::EINVAL, Errno::E2BIG, Errno::EFAULT]);
     let next = [0; 12];
     let next = call(libc::SYS_bpf, [N(PROG_GET_NEXT_ID), B(&next), N(12)]);
     tries.door("list programs", next, &[Errno::ENOENT]);

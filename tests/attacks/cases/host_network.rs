@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::call::{Arg::N, call};
 use crate::evidence::Evidence;
-use crate::field::Field;
+use crate::field::{Field, excused};
 use crate::inside::{Tries, number};
 
 use crate::cases::Case;
@@ -21,7 +21,11 @@ pub(super) const CASE: Case = Case {
     hole: None,
     attack,
     behind: |field| run(field, |arguments| field.moat_with("", arguments)),
-    open: |field| run(field, |arguments| field.naive_with(arguments, |_| {})),
+    open: |field| {
+        let found = run(field, |arguments| field.naive_with(arguments, |_| {}))?;
+        let interfaces = fs::read_dir("/sys/class/net")?.count();
+        Ok(excused(found, |what| what != "interfaces" || interfaces > 1))
+    },
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

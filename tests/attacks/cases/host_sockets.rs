@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use anyhow::Result;
+use nix::errno::Errno;
 use tempfile::TempDir;
 
 use crate::evidence::Evidence;
@@ -34,30 +35,34 @@ fn attack(tries: &Tries, arguments: &[&str]) {
 
 /// Sockets where a host's services have theirs.
 struct Sockets {
-    dirs: [TempDir; 2],
-    _listeners: Vec<UnixListener>,
+    all: Vec<(TempDir, UnixListener)>,
 }
 
 impl Sockets {
     fn new() -> Result<Self> {
-        let dir = |parent: &str| tempfile::Builder::new().prefix("moat-attack-").tempdir_in(parent);
-        let dirs = [dir("/tmp")?, dir("/run")?];
-        let listeners = dirs.iter().map(|dir| UnixListener::bind(dir.path().join("socket")));
-        let _listeners = listeners.collect::<Result<_, _>>()?;
-        Ok(Self { dirs, _listeners })
+        let mut all = Vec::new();
+        for parent in ["/tmp", "/run"] {
+            let dir = tempfile::Builder::new().prefix("moat-attack-").tempdir_in(parent)?;
+            match UnixListener::bind(dir.path().join("socket")) {
+                // A filesystem without sockets, as 9p.
+                Err(error) if number(&error) == Errno::ENXIO => {}
+                listener => all.push((dir, listener?)),
+            }
+        }
+        Ok(Self { all })
     }
 
-    fn paths(&self) -> Vec<String> {
-        self.dirs.iter().map(|dir| dir.path().join("socket").display().to_string()).collect()
+    fn dirs(&self) -> impl Iterator<Item = std::path::Display<'_>> {
+        self.all.iter().map(|(dir, _)| dir.path().display())
     }
 }
 
 /// The attacker comes in by a volume, and so do the sockets in the open.
 fn run(field: &Field<'_>, open: bool) -> Result<Vec<Evidence>> {
     let sockets = Sockets::new()?;
-    let paths = sockets.paths();
+    let paths: Vec<String> = sockets.dirs().map(|dir| format!("{dir}/socket")).collect();
     let mut volumes = vec!["./root:/mnt:ro".to_owned()];
-    let dirs = sockets.dirs.iter().map(|dir| format!("{0}:{0}", dir.path().display()));
+    let dirs = sockets.dirs().map(|dir| format!("{dir}:{dir}"));
     volumes.extend(dirs.filter(|_| open));
     field.space.host_spec(&format!("volumes = {volumes:?}"))?;
     let mut command = vec!["/mnt/attack", inside::ASKED, CASE.name];

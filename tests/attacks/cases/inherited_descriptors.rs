@@ -3,11 +3,12 @@
 use std::fs;
 
 use anyhow::Result;
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, readlink};
 
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
-use crate::inside::{Tries, number, open};
+use crate::inside::{Tries, open};
 
 use crate::cases::Case;
 
@@ -39,8 +40,10 @@ fn attack(tries: &Tries, _: &[&str]) {
         Some(secret) => tries.got("a file below one", secret),
         None => tries.refused("a file below one", "no such descriptor"),
     }
-    let of_first = fs::read_dir("/proc/1/fd").map_err(|error| number(&error));
-    tries.of("list of PID 1's descriptors", of_first.map(|list| list.count()));
+    let of_first = (0..16).map(|fd| readlink(format!("/proc/1/fd/{fd}").as_str()));
+    let of_first = of_first.reduce(Result::or).unwrap_or(Err(Errno::ENOENT));
+    let of_first = of_first.map(|link| link.to_string_lossy().into_owned());
+    tries.of("what a descriptor of PID 1's is", of_first);
     let stdin = open("/proc/1/fd/1", OFlag::O_WRONLY);
     tries.of("PID 1's stdout by its name", stdin.map(|_| "opened"));
 }

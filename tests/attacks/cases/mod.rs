@@ -6,6 +6,7 @@ mod chroot_escape;
 mod device_on_volume;
 mod devices_made;
 mod everyone_killed;
+mod executable_as_command;
 mod executable_of_pid1;
 mod file_capabilities;
 mod file_handles;
@@ -17,6 +18,7 @@ mod host_network;
 mod host_processes;
 mod host_sockets;
 mod i386_calls;
+mod identity_map;
 mod image_poisoned;
 mod inherited_descriptors;
 mod io_uring;
@@ -92,6 +94,7 @@ macro_rules! cases {
 }
 
 cases![
+    executable_as_command,
     executable_of_pid1,
     inherited_descriptors,
     working_dir_of_descriptor,
@@ -103,6 +106,7 @@ cases![
     proc_mounted_anew,
     masks_bypassed,
     masks_as_admin,
+    identity_map,
     setuid_program,
     file_capabilities,
     setuid_left_on_volume,

@@ -27,11 +27,16 @@ fn attack(tries: &Tries, arguments: &[&str]) {
     let secret = arguments.first().copied().unwrap_or_default();
     let has = |what: &str, path: &str, part: &str| match read(path) {
         Ok(text) if text.contains(part) => tries.got(what, format!("has {part:?}")),
-        Ok(text) => tries.refused(what, format!("{text:?}")),
+        Ok(text) => {
+            let beginning: String =
+                text.chars().take_while(|letter| *letter != '\0').take(60).collect();
+            tries.refused(what, format!("{beginning:?}..."));
+        }
         Err(errno) => tries.refused(what, format!("{errno:?}")),
     };
     has("environment", "/proc/1/environ", VARIABLE.1);
-    has("command line", "/proc/1/cmdline", "moat");
+    // The attack itself is the last of it.
+    has("command line", "/proc/1/cmdline", secret);
     has("root", &format!("/proc/1/root{secret}"), SECRET);
     let dir = secret.strip_suffix("/outside/secret").unwrap_or_default();
     has("mounts", "/proc/1/mountinfo", dir);

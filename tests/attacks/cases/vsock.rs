@@ -18,13 +18,10 @@ pub(super) const CASE: Case = Case {
 };
 
 fn attack(tries: &Tries, _: &[&str]) {
-    let family = i64::from(libc::AF_VSOCK);
-    let stream = i64::from(libc::SOCK_STREAM);
-    for (what, number) in [("socket", libc::SYS_socket), ("socketpair", libc::SYS_socketpair)] {
-        let mut room = [0; 8];
-        let arguments = [N(family), N(stream), N(0), crate::call::Arg::Room(&mut room)];
-        // What this kernel, or that family, does not have is found out after the filter.
-        let past = [Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP, Errno::ESOCKTNOSUPPORT];
-        tries.door(what, call(number, arguments).map(|_| "opened"), &past);
+    for (what, kind) in [("stream", libc::SOCK_STREAM), ("datagram", libc::SOCK_DGRAM)] {
+        let opened = call(libc::SYS_socket, [N(libc::AF_VSOCK.into()), N(kind.into()), N(0)]);
+        // What this kernel does not have of it is found out after the filter.
+        let past = [Errno::EAFNOSUPPORT, Errno::ESOCKTNOSUPPORT, Errno::ENODEV];
+        tries.door(what, opened.map(|_| "opened"), &past);
     }
 }
