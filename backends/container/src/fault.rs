@@ -53,7 +53,7 @@ pub(crate) fn namespace_hint(errno: Errno) -> Option<String> {
             "a limit on namespaces is reached: raise the values below /proc/sys/user"
         }
         Errno::EINVAL => "this kernel lacks a kind of namespace: `moat doctor` names it",
-        Errno::ENOSYS => "moat needs Linux 5.12 or later",
+        Errno::ENOSYS => "moat needs Linux 6.1 or later",
         _ => return None,
     };
     Some(hint.to_owned())

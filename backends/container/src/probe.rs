@@ -103,8 +103,7 @@ fn overlay() -> Check {
         Ok(ExitStatus::Signal(_)) => Err(Errno::EINTR),
         Err(errno) => Err(errno),
     };
-    let hint = "load it: `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS (5.12 or later \
-                for plain users)";
+    let hint = "load it: `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS";
     let result = result.map_err(|errno| (errno.desc().to_lowercase(), hint.to_owned()));
     check("overlay", true, result)
 }
