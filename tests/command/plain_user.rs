@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use moat_tests::host;
@@ -17,8 +19,12 @@ const UID: u32 = 54321;
 fn plain(space: &Workspace, args: &[&str]) -> Result<Moat> {
     let copy = space.path().join("moat");
     if !copy.exists() {
-        fs::copy(executable()?, &copy)?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        // In a process aside: one that another test forks meanwhile would hold the copy open for
+        // writing, and what is can't be executed.
+        let own = UID.to_string();
+        let install = ["-m", "755", "-o", &own, "-g", &own];
+        let made = Command::new("install").args(install).arg(executable()?).arg(&copy).status()?;
+        ensure!(made.success(), "install: {made}");
     }
     for dir in ["home", "run"] {
         let dir = space.path().join(dir);
@@ -97,5 +103,113 @@ fn another_user_is_refused_in_words() -> Result<()> {
     // One id is all that a plain user's namespace can have.
     ensure!(seen.status != 0, "{}", seen.shown());
     seen.stdout("")?.stderr_has("error[")?.stderr_has("hint: ")?.stderr_has("1000")?;
+    Ok(())
+}
+
+/// A part of the tree of cgroup v2 that is this user's, and a group in it to start moat in.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    /// `None` where the limits are in trees of cgroup v1.
+    fn make(space: &Workspace) -> Result<Option<Self>> {
+        let root = Path::new("/sys/fs/cgroup");
+        let has = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if !["memory", "cpu", "pids"].iter().all(|one| has.split_whitespace().any(|it| it == *one))
+        {
+            return Ok(None);
+        }
+        let name = space.path().file_name().unwrap_or_default().to_string_lossy();
+        let top = root.join(format!("moat-test{}", name.replace('.', "-")));
+        fs::write(root.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
+        fs::create_dir(&top)?;
+        let delegated = Self(top);
+        fs::write(delegated.0.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
+        fs::create_dir(delegated.start())?;
+        for dir in [&delegated.0, &delegated.start()] {
+            for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                chown(dir.join(file), Some(UID), Some(UID))?;
+            }
+        }
+        Ok(Some(delegated))
+    }
+
+    fn start(&self) -> PathBuf {
+        self.0.join("start")
+    }
+
+    /// What is below that of moat's.
+    fn left(&self) -> Vec<PathBuf> {
+        let dir = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        dir(&self.0.join("moat")).map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for dir in self.left().into_iter().chain([self.0.join("moat"), self.start()]) {
+            let _ = fs::remove_dir(dir);
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn limits_bite_where_cgroups_are_delegated() -> Result<()> {
+    if !host::is_root() {
+        moat_tests::skip!("root alone can delegate");
+    }
+    let space = Workspace::new(Some("container"))?;
+    let Some(delegated) = Delegated::make(&space)? else {
+        moat_tests::skip!("the controllers are not those of cgroup v2: run it in the bed");
+    };
+    space.spec("resources = { memory = \"64MiB\", pids = 8 }")?;
+    let run = |script: &str| -> Result<_> {
+        // Makes the copy and its directories.
+        let args = space.run_args(&["sh", "-c", script]);
+        drop(plain(&space, &args)?);
+        let copy = space.path().join("moat").display().to_string();
+        let procs = delegated.start().join("cgroup.procs").display().to_string();
+        let first = ["-ec", "echo $$ > $0; exec \"$@\"", &procs];
+        let all = [&first[..], &PLAIN_USER, &[&copy], &args].concat();
+        let moat =
+            Moat::program("sh", all).dir(space.path()).env("HOME", space.path().join("home"));
+        moat.env("XDG_RUNTIME_DIR", space.path().join("run")).run()
+    };
+    run("echo fine")?.status(0)?.stdout("fine\n")?.stderr_lacks("not limited")?;
+    // A string of so many bytes is in memory, wherever it is kept.
+    let hog = run("x=x; while :; do x=$x$x; done")?;
+    hog.status(137)?.stderr_has("the memory limit of 64MiB was reached")?;
+    let bomb = run("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; echo started")?;
+    bomb.stderr_has("fork")?;
+    ensure!(delegated.left().is_empty(), "left: {:?}", delegated.left());
+    Ok(())
+}
+
+#[test]
+fn moats_own_program_is_out_of_reach_of_exec() -> Result<()> {
+    if !host::is_root() {
+        moat_tests::skip!("all other tests run as a plain user already");
+    }
+    let space = Workspace::new(Some("container"))?;
+    space.spec("")?;
+    let script = space.root().join("script");
+    fs::write(&script, "#!/proc/self/exe\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    // Whoever else is there and opens what a new process runs, which is not the root's own busybox.
+    let attack = "echo ready; while :; do for p in /proc/[0-9]*; do \
+        case $(readlink $p/exe) in */moat*) chmod 4777 $p/exe && echo changed;; esac; done; done";
+    let mut live = plain(&space, &space.run_args(&["sh", "-c", attack]))?.start()?;
+    live.wait_for("ready")?;
+    let exec = |command: &'static str| plain(&space, &["exec", "case", command])?.run();
+    for _ in 0..10 {
+        let seen = exec("/script")?;
+        ensure!(seen.status == 127, "{}", seen.shown());
+    }
+    exec("/proc/self/exe")?.status(126)?.stderr_has("it is moat's own program")?;
+    exec("/no/such")?.status(127)?.stderr_has("command not found")?;
+    exec("true")?.status(0)?;
+    live.signal(nix::sys::signal::Signal::SIGKILL)?;
+    let found = fs::metadata(space.path().join("moat"))?;
+    ensure!(found.mode() & 0o7777 == 0o755, "{found:?}: {}", live.out());
     Ok(())
 }
