@@ -24,6 +24,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use crate::aside;
 use crate::exec::Sessions;
 use crate::fault::{self, fault};
+use crate::limits;
 use crate::mapping::{self, Mapping};
 use crate::plan::ContainerPlan;
 use crate::record::Record;
@@ -42,11 +43,7 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     let cgroup = hierarchy
         .map(|hierarchy| Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.limits))
         .transpose()
-        .map_err(|error| {
-            Fault::new(Code::Container, "can't make the cgroup that holds the limits")
-                .because(error)
-                .hint("`moat doctor` tells where cgroups can be made")
-        })?;
+        .map_err(limits::unmade)?;
     FaultPoint::CgroupMade.reached();
     let mut making = Making { cgroup, child: None, warnings: Vec::new() };
     let made = making.make(&plan, dir, &mut record);

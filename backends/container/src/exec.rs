@@ -11,12 +11,11 @@ use moat_core::workload::{Exec, SessionEvent, SessionId};
 use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::enter::{self, Door, Owner, Report, Way, Wiring};
 use moat_init::sys::clone::{self, Child, Namespaces, reap_group};
-use moat_init::sys::process::kill;
+use moat_init::sys::process::kill_group;
 use moat_init::watch::{Place, Watch};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sched::CloneFlags;
-use nix::unistd::Pid;
 
 use crate::create::{own_pipes, unjoinable};
 use crate::fault::{self, fault};
@@ -256,9 +255,8 @@ impl Exec for Running {
         let Some((_, State::Running(process))) = found else { return Ok(()) };
         // It was not reaped yet, so that its pid, and the group that it leads, are its own. As a
         // terminal does, keys reach the group (termios(3), `VINTR` and `VQUIT`).
-        let group = Pid::from_raw(-process.pid().as_raw());
         let keyed = matches!(signal, Signal::INT | Signal::QUIT);
-        if keyed && kill(group, signal).is_ok() {
+        if keyed && kill_group(process.pid(), signal).is_ok() {
             return Ok(());
         }
         let what = || format!("can't send signal {}", signal.number());

@@ -10,6 +10,8 @@ use moat_core::sandbox::Limits;
 use moat_core::spec::{Bytes, CpuSet};
 use moat_host::block;
 use moat_host::cgroup::{Unusable, locate};
+use moat_init::cgroup::Error;
+use nix::errno::Errno;
 
 /// Finds the place for all limits, and puts the disks in them in the kernel's terms. Touches
 /// nothing.
@@ -94,8 +96,30 @@ fn swap(tree: &Tree) -> Result<(), Fault> {
     }
 }
 
+/// Why the group could not be made with its limits.
+pub(crate) fn unmade(error: Error) -> Fault {
+    let hint = match &error {
+        Error::NotHeld { limit: "swap", .. } => return no_swap(),
+        Error::NotHeld { limit, path } => {
+            return cannot(&limit.replace(' ', "_"), &format!("{} is not there", path.display()))
+                .hint("use a kernel with CONFIG_BFQ_GROUP_IOSCHED, or leave the key out");
+        }
+        // Only a group without processes of its own may have any below it.
+        Error::File { path, source, .. }
+            if path.ends_with("cgroup.subtree_control")
+                && source.raw_os_error() == Some(Errno::EBUSY as i32) =>
+        {
+            let group = path.parent().unwrap_or(path).display();
+            format!("no process may be in {group} itself: move those there to a group below it")
+        }
+        _ => "`moat doctor` tells where cgroups can be made".to_owned(),
+    };
+    let what = "can't make the cgroup that holds the limits";
+    Fault::new(Code::Container, what).because(error).hint(hint)
+}
+
 /// Why swap can't be limited.
-pub(crate) fn no_swap() -> Fault {
+fn no_swap() -> Fault {
     cannot("swap", "its kernel does not count swap")
         .hint("boot it with `swapaccount=1`, or leave the key out: then there is no swap")
 }

@@ -17,6 +17,7 @@ use crate::control::{First, Order};
 use crate::error::Step;
 use crate::launch::launch;
 use crate::process::Program;
+use crate::sys::clone::Child;
 use crate::sys::{descriptor, process};
 
 /// The status with which it ends when its owner is gone: that of a process ended by SIGKILL.
@@ -48,8 +49,8 @@ pub(crate) fn run(program: Program, exposed: bool, control: &First) -> Result<u8
         }
         let [ordered, signalled] = waiting.map(|fd| fd.any().unwrap_or(false));
         if signalled {
-            pass_on(&signals, child);
-            if let Some(status) = reap(child) {
+            pass_on(&signals, &child);
+            if let Some(status) = reap(child.pid()) {
                 FaultPoint::WorkloadReaped.reached();
                 // An owner that is gone does not ask.
                 let _ = control.exited(status);
@@ -59,7 +60,7 @@ pub(crate) fn run(program: Program, exposed: bool, control: &First) -> Result<u8
         if ordered {
             match control.receive() {
                 // One that has just ended needs no signal.
-                Ok(Some(Order::Signal(signal))) => send(child, signal),
+                Ok(Some(Order::Signal(signal))) => send(&child, signal),
                 Ok(Some(Order::Proceed(_) | Order::Start)) => {}
                 Ok(None) | Err(_) => return Ok(ABANDONED),
             }
@@ -67,16 +68,16 @@ pub(crate) fn run(program: Program, exposed: bool, control: &First) -> Result<u8
     }
 }
 
-fn start(program: &Program, exposed: bool) -> Result<Pid, StartError> {
+fn start(program: &Program, exposed: bool) -> Result<Child, StartError> {
     let child = launch(program, exposed)?;
     // The child's change of user may have made this memory readable again (prctl(2),
     // `PR_SET_DUMPABLE`), depending on the machine's fs.suid_dumpable.
     prctl::set_dumpable(false).step(|| "start the workload")?;
-    Ok(child.pid())
+    Ok(child)
 }
 
 /// Sends what has come in on to the workload.
-fn pass_on(signals: &SignalFd, child: Pid) {
+fn pass_on(signals: &SignalFd, child: &Child) {
     while let Ok(Some(info)) = signals.read_signal() {
         let number = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number);
         if let Some(signal) = number.filter(|signal| signal.number() != libc::SIGCHLD) {
@@ -86,12 +87,12 @@ fn pass_on(signals: &SignalFd, child: Pid) {
 }
 
 /// Sends a signal to the workload; those of a terminal's keys to the whole group that it leads, as
-/// a terminal does (termios(3), `VINTR` and `VQUIT`). To one that has just ended it does nothing.
-fn send(child: Pid, signal: Signal) {
-    let group = Pid::from_raw(-child.as_raw());
+/// a terminal does (termios(3), `VINTR` and `VQUIT`). To one that has just ended it does nothing:
+/// once it is reaped, this process ends.
+fn send(child: &Child, signal: Signal) {
     let keyed = matches!(signal, Signal::INT | Signal::QUIT);
-    if !keyed || process::kill(group, signal).is_err() {
-        let _ = process::kill(child, signal);
+    if !keyed || process::kill_group(child.pid(), signal).is_err() {
+        let _ = child.signal(signal);
     }
 }
 

@@ -31,13 +31,19 @@ pub fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
 }
 
-/// Sends a signal by its number.
+/// Sends a signal to a process group, which has no descriptor before Linux 6.9 but only its
+/// leader's number. That is no other's as long as the leader was not reaped: so only for one that
+/// the caller alone can reap, and has not.
 ///
 /// # Errors
 /// The kernel's.
-pub fn kill(pid: Pid, signal: Signal) -> nix::Result<()> {
+pub fn kill_group(leader: Pid, signal: Signal) -> nix::Result<()> {
+    // 0 and 1 would stand for the caller's own group, and for everybody (kill(2)).
+    if leader.as_raw() <= 1 {
+        return Err(Errno::ESRCH);
+    }
     // SAFETY: takes no pointer.
-    Errno::result(unsafe { libc::kill(pid.as_raw(), signal.number()) }).map(drop)
+    Errno::result(unsafe { libc::kill(-leader.as_raw(), signal.number()) }).map(drop)
 }
 
 /// Reaps one child that has ended, if there is one.
