@@ -17,6 +17,11 @@ const UID: u32 = 54321;
 /// moat as a plain user with a home and a runtime directory in the workspace. It is a copy: the
 /// built one may lie where only root can look.
 fn plain(space: &Workspace, args: &[&str]) -> Result<Moat> {
+    plain_through(space, &[], args)
+}
+
+/// As [`plain`], started by a command that runs what follows it, as root.
+pub(crate) fn plain_through(space: &Workspace, starter: &[&str], args: &[&str]) -> Result<Moat> {
     let copy = space.path().join("moat");
     if !copy.exists() {
         // In a process aside: one that another test forks meanwhile would hold the copy open for
@@ -33,8 +38,8 @@ fn plain(space: &Workspace, args: &[&str]) -> Result<Moat> {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
     }
     let copy = copy.display().to_string();
-    let args = [&PLAIN_USER[1..], &[&copy], args].concat();
-    let moat = Moat::program(PLAIN_USER[0], args).dir(space.path());
+    let command = [starter, &PLAIN_USER, &[&copy], args].concat();
+    let moat = Moat::program(command[0], &command[1..]).dir(space.path());
     Ok(moat.env("HOME", space.path().join("home")).env("XDG_RUNTIME_DIR", space.path().join("run")))
 }
 

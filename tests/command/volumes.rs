@@ -10,6 +10,7 @@ use moat_tests::moat::{Moat, executable};
 use moat_tests::remains::Watched;
 use moat_tests::workspace::Workspace;
 
+use crate::plain_user::plain_through;
 use crate::starters::in_mounts;
 
 const TWO: &str = "[workload.writer]\nrootfs = \"root\"\nvolumes = [\"notes:/notes\"]\n\
@@ -86,6 +87,29 @@ fn a_data_directory_that_is_not_ones_own_is_refused() -> Result<()> {
     seen.refused(125, "state")?.stderr_has("volume v can't be made")?;
     ensure!(fs::read_dir(&elsewhere)?.count() == 0, "a symlink was followed");
     watched.nothing(&space, &[])
+}
+
+/// A plain user's mounts are copies that the kernel itself made followers of the host's.
+#[test]
+fn a_plain_user_can_follow_mounts_too() -> Result<()> {
+    if !host::is_root() {
+        moat_tests::skip!("only root can mount something for the workload to see or not");
+    }
+    const HOST: &str = "mount -t tmpfs none shared; mount --make-shared shared; \
+        mkdir -m 777 shared/up; mkdir shared/late; \"$@\" & \
+        until [ -e shared/up/ready ]; do kill -0 $! || exit 1; sleep 0.05; done; \
+        mount -t tmpfs none shared/late; echo late > shared/late/file; touch shared/go; wait $!";
+    const WORKLOAD: &str = "touch /v/up/ready; until [ -e /v/go ]; do sleep 0.05; done; \
+        cat /v/late/file || echo nothing";
+    for (volume, seen) in [("./shared:/v:rslave", "late\n"), ("./shared:/v", "nothing\n")] {
+        let space = Workspace::new(Some("container"))?;
+        fs::create_dir(space.path().join("shared"))?;
+        space.spec(&format!("volumes = [\"{volume}\"]"))?;
+        let args = space.run_args(&["sh", "-c", WORKLOAD]);
+        let starter = ["unshare", "--mount", "sh", "-c", HOST, "sh"];
+        plain_through(&space, &starter, &args)?.run()?.status(0)?.stdout(seen)?;
+    }
+    Ok(())
 }
 
 #[test]
