@@ -2,9 +2,8 @@
 
 use std::fs::{self, OpenOptions};
 
-use crate::inside::{Tries, number};
-
 use crate::cases::Case;
+use crate::inside::{Tries, number};
 
 pub(super) const CASE: Case = Case {
     name: "cgroup_files",

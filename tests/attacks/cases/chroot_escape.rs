@@ -3,10 +3,9 @@
 use nix::fcntl::OFlag;
 use nix::unistd::{chdir, chroot, fchdir};
 
+use crate::cases::Case;
 use crate::field::SECRET;
 use crate::inside::{Tries, open, read};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "chroot_escape",

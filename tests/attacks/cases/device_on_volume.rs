@@ -7,10 +7,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::cases::Case;
 use crate::field::{Field, disk};
 use crate::inside::{Tries, open};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "device_on_volume",

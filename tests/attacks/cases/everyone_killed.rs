@@ -6,11 +6,10 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "everyone_killed",

@@ -5,9 +5,8 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlink};
 
-use crate::inside::{Tries, open};
-
 use crate::cases::Case;
+use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
     name: "executable_of_pid1",

@@ -9,11 +9,10 @@ use crate::call::{
     Arg::{B, N, S},
     call,
 };
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
 use crate::inside::{self, Tries, read};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "file_capabilities",

@@ -10,10 +10,9 @@ use crate::call::{
     Arg::{B, N, Room, S},
     call,
 };
+use crate::cases::Case;
 use crate::field::{Field, SECRET};
 use crate::inside::{Tries, open};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "file_handles",

@@ -1,9 +1,8 @@
 //! Processes without end end at the limit, and the host lives.
 
 use crate::call;
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "fork_bomb",

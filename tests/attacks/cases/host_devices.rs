@@ -5,10 +5,9 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
 
+use crate::cases::Case;
 use crate::field::excused;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "host_devices",

@@ -10,11 +10,10 @@ use crate::call::{
     Arg::{N, S},
     call,
 };
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::{Tries, open};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "host_ipc",

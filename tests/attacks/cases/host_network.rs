@@ -8,11 +8,10 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use anyhow::Result;
 
 use crate::call::{Arg::N, call};
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, excused};
 use crate::inside::{Tries, number};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "host_network",

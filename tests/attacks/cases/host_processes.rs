@@ -7,11 +7,10 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "host_processes",
@@ -62,6 +61,7 @@ fn run(
     let _ = child.wait();
     let mut found = found?;
     let ended = ended?;
-    found.push(Evidence::when(ended.is_some(), "its end, seen by the host", format!("{ended:?}")));
+    let lives = if ended.is_some() { "killed, says the host" } else { "lives, says the host" };
+    found.push(Evidence::when(ended.is_some(), "the process itself", lives));
     Ok(found)
 }

@@ -8,11 +8,10 @@ use anyhow::Result;
 use nix::errno::Errno;
 use tempfile::TempDir;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
 use crate::inside::{self, Tries, number};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "host_sockets",

@@ -1,9 +1,8 @@
 //! The filter holds for i386's system calls too.
 
 use crate::call::call_i386;
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "i386_calls",

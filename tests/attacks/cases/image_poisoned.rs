@@ -2,13 +2,12 @@
 
 use std::fs;
 
-use anyhow::Result;
-
-use crate::evidence::Evidence;
-use crate::field::Field;
-use crate::inside::Tries;
+use anyhow::{Result, ensure};
 
 use crate::cases::Case;
+use crate::evidence::{Evidence, Kind};
+use crate::field::Field;
+use crate::inside::{Tries, number};
 
 pub(super) const CASE: Case = Case {
     name: "image_poisoned",
@@ -16,42 +15,30 @@ pub(super) const CASE: Case = Case {
     cve: None,
     hole: None,
     attack,
-    behind,
-    open: in_the_open,
+    behind: |field| seen(field, &field.moat("")?),
+    open: |field| seen(field, &field.naive(|_| {})?),
 };
 
 const FILES: [&str; 3] = ["/etc/passwd", "/bin/busybox", "/planted"];
 const POISON: &str = "poisoned";
 
 /// In its own root it may; the host sees what came of it.
-fn attack(_: &Tries, _: &[&str]) {
+fn attack(tries: &Tries, _: &[&str]) {
     for path in FILES {
         // By another file of that name, since a program that runs can't be written.
         let _ = fs::remove_file(path);
-        let _ = fs::write(path, POISON);
+        let written = fs::write(path, POISON).map_err(|error| number(&error));
+        tries.of(path, written.map(|()| "written"));
     }
-    // So that both sides tell something.
-    let _ = nix::unistd::write(std::io::stdout(), b"got\tthe attack itself\twrote\n");
 }
 
-fn seen(field: &Field<'_>) -> Vec<Evidence> {
-    let root = field.space.root();
-    let poisoned = |path: &str| {
-        fs::read(root.join(path.trim_start_matches('/')))
-            .is_ok_and(|text| text == POISON.as_bytes())
-    };
-    FILES
-        .iter()
-        .map(|path| Evidence::when(poisoned(path), path, "on the host after that"))
-        .collect()
-}
-
-fn behind(field: &Field<'_>) -> Result<Vec<Evidence>> {
-    field.moat("")?;
-    Ok(seen(field))
-}
-
-fn in_the_open(field: &Field<'_>) -> Result<Vec<Evidence>> {
-    field.naive(|_| {})?;
-    Ok(seen(field))
+fn seen(field: &Field<'_>, told: &[Evidence]) -> Result<Vec<Evidence>> {
+    ensure!(told.iter().all(|evidence| evidence.kind == Kind::Got), "not written: {told:?}");
+    let seen = FILES.map(|path| {
+        let file = field.space.root().join(path.trim_start_matches('/'));
+        let poisoned = fs::read(file).is_ok_and(|text| text == POISON.as_bytes());
+        let how = if poisoned { "poisoned on the host" } else { "the host's is as it was" };
+        Evidence::when(poisoned, path, how)
+    });
+    Ok(seen.into())
 }

@@ -6,11 +6,10 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlink};
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
 use crate::inside::{Tries, open};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "inherited_descriptors",

@@ -6,9 +6,8 @@ use crate::call::{
     Arg::{N, Room},
     call,
 };
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "kernel_log",

@@ -4,9 +4,8 @@ use std::os::fd::AsRawFd;
 
 use nix::fcntl::OFlag;
 
-use crate::inside::{Tries, open, read};
-
 use crate::cases::Case;
+use crate::inside::{Tries, open, read};
 
 pub(super) const CASE: Case = Case {
     name: "masks_bypassed",

@@ -7,9 +7,8 @@ use crate::call::{
     Arg::{B, N, S},
     call,
 };
-use crate::inside::{Tries, open};
-
 use crate::cases::Case;
+use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
     name: "masks_remounted",

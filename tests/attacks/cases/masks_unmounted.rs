@@ -2,9 +2,8 @@
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "masks_unmounted",

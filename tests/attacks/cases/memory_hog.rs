@@ -1,8 +1,7 @@
 //! Memory without end ends at the limit, and the host lives.
 
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "memory_hog",

@@ -7,9 +7,8 @@ use crate::call::{
     Arg::{B, N},
     call,
 };
-use crate::inside::{Tries, open, read};
-
 use crate::cases::Case;
+use crate::inside::{Tries, open, read};
 
 pub(super) const CASE: Case = Case {
     name: "memory_of_pid1",

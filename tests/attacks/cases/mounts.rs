@@ -2,9 +2,8 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "mounts",

@@ -8,9 +8,8 @@ use crate::call::{
     Arg::{B, N, Room},
     call,
 };
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "name_and_clock",

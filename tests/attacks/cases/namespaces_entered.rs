@@ -6,9 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::call::{Arg::N, call};
-use crate::inside::{Tries, open};
-
 use crate::cases::Case;
+use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
     name: "namespaces_entered",

@@ -1,9 +1,8 @@
 //! A workload makes no namespaces, and so gains no rights over any.
 
 use crate::call::{Arg::N, call, clone, clone3};
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "new_namespaces",

@@ -1,9 +1,8 @@
 //! Protections of its own memory stay on.
 
 use crate::call::{Arg::N, call};
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "personality",

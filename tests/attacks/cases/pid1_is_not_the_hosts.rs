@@ -4,11 +4,10 @@ use std::fs;
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, SECRET, told};
 use crate::inside::{Tries, number, read};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "pid1_is_not_the_hosts",

@@ -6,9 +6,8 @@ use crate::call::{
     Arg::{N, S},
     call,
 };
-use crate::inside::{Tries, read};
-
 use crate::cases::Case;
+use crate::inside::{Tries, read};
 
 pub(super) const CASE: Case = Case {
     name: "proc_mounted_anew",

@@ -5,11 +5,10 @@ use std::os::unix::fs::symlink;
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::{Tries, read};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "proc_replaced",

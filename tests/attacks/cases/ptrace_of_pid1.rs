@@ -1,9 +1,8 @@
 //! PID 1, which is moat's own program, can't be taken over.
 
 use crate::call::{Arg::N, call};
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "ptrace_of_pid1",

@@ -6,10 +6,9 @@ use crate::call::{
     Arg::{B, N},
     call,
 };
+use crate::cases::Case;
 use crate::field::{excused, root_may};
 use crate::inside::{Tries, number};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "raised_priority",

@@ -6,11 +6,10 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::{Tries, number};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "release_agent",

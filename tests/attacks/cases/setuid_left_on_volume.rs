@@ -5,11 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
 use crate::inside::{self, Tries, number};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "setuid_left_on_volume",

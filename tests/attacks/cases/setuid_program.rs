@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, told};
 use crate::inside::{self, Tries};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "setuid_program",

@@ -1,8 +1,7 @@
 //! /dev/shm has a size.
 
-use crate::inside::{Tries, fill};
-
 use crate::cases::Case;
+use crate::inside::{Tries, fill};
 
 pub(super) const CASE: Case = Case {
     name: "shared_memory_hog",

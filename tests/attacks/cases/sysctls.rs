@@ -3,11 +3,10 @@
 use anyhow::Result;
 use nix::fcntl::OFlag;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "sysctls",

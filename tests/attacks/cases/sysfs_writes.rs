@@ -2,9 +2,8 @@
 
 use nix::fcntl::OFlag;
 
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "sysfs_writes",

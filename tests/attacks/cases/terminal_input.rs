@@ -9,11 +9,10 @@ use crate::call::{
     Arg::{B, N},
     call,
 };
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "terminal_input",

@@ -3,9 +3,8 @@
 use nix::fcntl::OFlag;
 
 use crate::call::{Arg::N, call};
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "userfaultfd",

@@ -9,11 +9,10 @@ use std::thread;
 use anyhow::{Result, ensure};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::Field;
 use crate::inside::Tries;
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "volume_target_swapped",
@@ -38,7 +37,7 @@ fn attack(tries: &Tries, _: &[&str]) {
 fn prepare(field: &Field<'_>) -> Result<()> {
     for parent in ["shared", "root"] {
         let parent = field.space.path().join(parent);
-        fs::create_dir_all(parent.join("a"))?;
+        fs::create_dir_all(parent.join("a/inner"))?;
         symlink(field.outside(), parent.join("b"))?;
     }
     field.space.write("data/file", "the volume's")

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::evidence::Evidence;
 use crate::field::{Field, SECRET};
 use crate::inside::{Tries, read};
-
-use crate::cases::Case;
 
 pub(super) const CASE: Case = Case {
     name: "working_dir_of_descriptor",

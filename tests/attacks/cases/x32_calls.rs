@@ -4,9 +4,8 @@ use crate::call::{
     Arg::{B, N, S},
     call,
 };
-use crate::inside::Tries;
-
 use crate::cases::Case;
+use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
     name: "x32_calls",
