@@ -295,6 +295,19 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         _ if reason.starts_with("the workload's ids end at") => {
             Some("use a user and a group within that: the rest is not the workload's to be")
         }
+        _ if step == "make a Landlock ruleset" => Some(
+            "Landlock takes Linux 6.2 or newer, with `landlock` in its `lsm=`: boot one, or another \
+             guest kernel (`moat kernel`), or take security.landlock out of the spec",
+        ),
+        _ if step.starts_with("allow ") && step.ends_with(" with Landlock") => {
+            Some("name paths that the workload's root or volumes have")
+        }
+        _ if step.starts_with("make the seccomp filter") => {
+            Some("give it fewer conditions: each takes two to seven instructions for each call")
+        }
+        _ if step.starts_with("use AppArmor profile") => Some(
+            "load it on this host first (apparmor_parser(8)); aa-status(8) lists those that are",
+        ),
         _ if step.starts_with("make mount point") => {
             Some("the root has something else there: nothing is followed or replaced in it")
         }

@@ -73,10 +73,6 @@ fn what_a_spec_shows_of_what_is_hidden_is_said() -> Result<()> {
     space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_has(warning)?;
     let told = space.verb(&["explain", "moat.toml"])?.run()?;
     told.stdout_has("warning:   volume /etc shows")?;
-    let added = "[workload.case]\nrootfs = \"root\"\ncommand = [\"true\"]\nuser = \"1000\"\nsecurity = { cap_add = [\"NET_RAW\"] }\n";
-    space.whole_spec(added)?;
-    let warning = "warning: security.cap_add gives user 1000 nothing";
-    space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_has(warning)?;
     space.whole_spec(spec("./root:/host:ro"))?;
     space.verb(&["run", "moat.toml"])?.run()?.status(0)?.stderr_lacks("warning")?;
     Ok(())

@@ -9,6 +9,7 @@ use moat_core::spec::{GuestPath, Propagation, Resolved, Root};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
 use moat_host::idmap::Range;
+use moat_host::label::label;
 use moat_host::rootfs::Host;
 use moat_host::sandbox::{describe, restrictions};
 use moat_host::source;
@@ -61,6 +62,7 @@ impl ContainerPlan {
         let mut sandbox =
             describe(workload, terminal, lowers, hidden, |index, _| source(index).to_owned())?;
         sandbox.limits = Limits::new(&workload.resources, &workload.container);
+        sandbox.process.label = label(&workload.container)?;
         let cgroup = limits::place(&mut sandbox.limits)?;
         Ok(Self { sandbox, volumes, mapping, cgroup, skeleton })
     }

@@ -6,6 +6,7 @@ pub mod block;
 pub mod cgroup;
 pub mod dirs;
 pub mod idmap;
+pub mod label;
 mod lock;
 pub mod machine;
 mod mountinfo;

@@ -47,32 +47,14 @@ impl Command {
         Ok(Self { program, argv, env, path })
     }
 
-    /// Becomes the command, as the user that the process is now; gives the reason if it can't.
-    pub(crate) fn execute(&self) -> StartError {
-        let file = match self.find() {
-            Ok(file) => file,
-            Err(error) => return error,
-        };
-        let Ok(name) = name(&file) else { return self.not_found() };
-        let Err(errno) = nix::unistd::execve(&name, &self.argv, &self.env);
-        self.refused_file(&file, errno)
-    }
-
-    /// As [`Command::execute`], by way of another program, which tells on its own line why it could
-    /// not. `file` is then the one that it was to become.
-    pub(crate) fn execute_by(
-        &self,
-        way: &Trampoline<'_>,
-        file: &mut Option<PathBuf>,
-    ) -> StartError {
-        let found = match self.find() {
-            Ok(found) => found,
-            Err(error) => return error,
-        };
-        let Ok(name) = name(&found) else { return self.not_found() };
-        *file = Some(found);
-        let errno = way.become_command(&name, &self.argv, &self.env);
-        self.refused(errno.reason())
+    /// Finds what to become, as the user that the process is now.
+    ///
+    /// # Errors
+    /// [`StartError::NotFound`] and [`StartError::NotExecutable`].
+    pub(crate) fn found(&self) -> Result<Found<'_>, StartError> {
+        let file = self.find()?;
+        let name = name(&file).map_err(|_| self.not_found())?;
+        Ok(Found { command: self, file, name })
     }
 
     /// The file that the command names: along `PATH` the first that can be executed, as a shell
@@ -147,6 +129,31 @@ impl Command {
     }
 }
 
+/// A command whose file is found. What is left makes no system call but execve(2), so that any
+/// filter may be in force.
+#[derive(Debug)]
+pub(crate) struct Found<'c> {
+    command: &'c Command,
+    file: PathBuf,
+    name: CString,
+}
+
+impl Found<'_> {
+    /// Becomes the command; gives the reason if it can't.
+    pub(crate) fn execute(self) -> StartError {
+        let Err(errno) = nix::unistd::execve(&self.name, &self.command.argv, &self.command.env);
+        self.command.refused_file(&self.file, errno)
+    }
+
+    /// As [`Found::execute`], by way of another program, which tells on its own line why it could
+    /// not. `file` is then the one that it was to become.
+    pub(crate) fn execute_by(self, way: &Trampoline<'_>, file: &mut Option<PathBuf>) -> StartError {
+        *file = Some(self.file);
+        let errno = way.become_command(&self.name, &self.command.argv, &self.command.env);
+        self.command.refused(errno.reason())
+    }
+}
+
 /// What the kernel's refusal of a file means, as far as the number tells.
 fn refusal(errno: Errno) -> String {
     match errno {
@@ -205,7 +212,11 @@ mod tests {
 
     fn reason(program: &str, path: &str) -> StartError {
         let env = [("PATH", path)];
-        Command::new(&[program.to_owned()], env.iter().copied()).unwrap().execute()
+        let command = Command::new(&[program.to_owned()], env.iter().copied()).unwrap();
+        match command.found() {
+            Ok(found) => found.execute(),
+            Err(error) => error,
+        }
     }
 
     fn text(error: &StartError) -> String {

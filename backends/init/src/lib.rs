@@ -15,6 +15,8 @@ pub mod enter;
 pub mod first;
 pub mod inside;
 mod kernel_fs;
+mod label;
+mod landlock;
 mod launch;
 mod layer;
 pub mod limits;

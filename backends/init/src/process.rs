@@ -4,22 +4,26 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use moat_core::fault_point::FaultPoint;
-use moat_core::sandbox::{Process, StartError};
+use moat_core::sandbox::{Label, Process, StartError};
 use moat_core::spec::{Capability, GuestPath, Rlimit};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chdir, fchown, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Uid, fchdir, fchown, setgroups, setresgid, setresuid, setsid};
 
-use crate::command::Command;
+use crate::command::{Command, Found};
 use crate::control::First;
 use crate::error::Step;
 use crate::first::Ids;
+use crate::label;
+use crate::landlock::Rules;
 use crate::limits;
 use crate::seccomp::Filter;
+use crate::sys::privilege::{self, Capabilities};
 use crate::sys::trampoline::Trampoline;
-use crate::sys::{descriptor, privilege, process, tty};
+use crate::sys::{descriptor, process, tty};
 use crate::user::{self, Identity};
 
 /// A process that is all prepared: what is left to do between fork and exec can hardly fail.
@@ -29,7 +33,12 @@ pub(crate) struct Program {
     ids: Ids,
     filter: Filter,
     working_dir: GuestPath,
+    /// Which it can ever gain.
     capabilities: Vec<Capability>,
+    /// Which another user than 0 has.
+    ambient: Vec<Capability>,
+    label: Label,
+    landlock: Option<Rules>,
     no_new_privileges: bool,
     rlimits: Vec<Rlimit>,
     stdio: [OwnedFd; 3],
@@ -56,6 +65,9 @@ impl Program {
             ids,
             working_dir: process.working_dir.clone(),
             capabilities: process.capabilities.clone(),
+            ambient: process.ambient.clone(),
+            label: process.label.clone(),
+            landlock: process.landlock.as_ref().map(Rules::new).transpose()?,
             no_new_privileges: process.no_new_privileges,
             rlimits: process.rlimits.clone(),
             terminal: process.terminal.is_some(),
@@ -68,12 +80,12 @@ impl Program {
     /// `owner`, the other end of this line, is the child of that, and killed when that ends.
     pub(crate) fn execute(&self, owner: Option<&First>) -> StartError {
         match self.become_workload(owner) {
-            Ok(()) => self.command.execute(),
+            Ok(found) => found.execute(),
             Err(error) => error,
         }
     }
 
-    /// As [`Program::execute`], by way of another program; see [`Command::execute_by`].
+    /// As [`Program::execute`], by way of another program; see [`Found::execute_by`](crate::command::Found::execute_by).
     pub(crate) fn execute_by(
         &self,
         way: &Trampoline<'_>,
@@ -81,7 +93,7 @@ impl Program {
         file: &mut Option<PathBuf>,
     ) -> StartError {
         match self.become_workload(owner) {
-            Ok(()) => self.command.execute_by(way, file),
+            Ok(found) => found.execute_by(way, file),
             Err(error) => error,
         }
     }
@@ -91,7 +103,7 @@ impl Program {
         self.command.refused_file(&Path::new(self.working_dir.as_str()).join(file), errno)
     }
 
-    fn become_workload(&self, owner: Option<&First>) -> Result<(), StartError> {
+    fn become_workload(&self, owner: Option<&First>) -> Result<Found<'_>, StartError> {
         process::reset_signals();
         setsid().step(|| "make a session")?;
         own_stdio(&self.stdio, &self.identity, self.terminal);
@@ -101,23 +113,28 @@ impl Program {
         }
         umask(Mode::from_bits_truncate(0o022));
         let dir = self.working_dir.as_str();
-        chdir(dir).step(|| format!("change to working directory {dir}"))?;
+        change_dir(dir).step(|| format!("change to working directory {dir}"))?;
         limits::apply(&self.rlimits)?;
         for capability in Capability::ALL {
             if !self.capabilities.contains(capability) {
                 privilege::drop_from_bounding(*capability).step(|| "drop capabilities")?;
             }
         }
-        if !self.no_new_privileges {
-            // While there still is the capability that takes its place.
-            self.filter.install()?;
-        }
+        // A change of user takes all that is not to be kept.
+        prctl::set_keepcaps(true).step(|| "keep capabilities")?;
         change_user(&self.identity, self.ids)?;
         // Which a change of user may have taken back (prctl(2), `PR_SET_DUMPABLE`): until it is another
         // program, nobody in the workload may look at or reach through this process.
         prctl::set_dumpable(false).step(|| "hide from the workload")?;
-        if self.identity.uid == 0 {
-            privilege::keep_capabilities(&self.capabilities).step(|| "drop capabilities")?;
+        self.set_capabilities()?;
+        // As whom it will be, and before what may not let it look.
+        let found = self.command.found()?;
+        if self.no_new_privileges {
+            prctl::set_no_new_privs().step(|| "set no_new_privs")?;
+        }
+        label::ask_for(&self.label)?;
+        if let Some(rules) = &self.landlock {
+            rules.apply()?;
         }
         FaultPoint::WorkloadRestricted.reached();
         if let Some(line) = owner {
@@ -126,11 +143,30 @@ impl Program {
             prctl::set_pdeathsig(Signal::SIGKILL).step(step)?;
             line.still_owned().step(step)?;
         }
-        if self.no_new_privileges {
-            prctl::set_no_new_privs().step(|| "set no_new_privs")?;
-            self.filter.install()?;
+        // Last: it may let nothing pass but execve.
+        self.filter.install()?;
+        Ok(found)
+    }
+
+    /// Has the workload's capabilities alone: user 0 all that it can ever gain, another user those
+    /// that were given to it, which the command then has without asking.
+    ///
+    /// Without `no_new_privs` CAP_SYS_ADMIN stands in for it where filters are installed. The next
+    /// program does not have it: user 0 has then what it can gain, and others what is ambient.
+    fn set_capabilities(&self) -> Result<(), StartError> {
+        let step = || "set capabilities";
+        let mut set = Capabilities::default();
+        let is_root = self.identity.uid == 0;
+        let ambient: &[Capability] = if is_root { &[] } else { &self.ambient };
+        for capability in if is_root { &self.capabilities } else { ambient } {
+            set.hold(*capability);
         }
-        Ok(())
+        ambient.iter().for_each(|capability| set.inherit(*capability));
+        if !self.no_new_privileges {
+            set.hold(Capability::SYS_ADMIN);
+        }
+        set.set().step(step)?;
+        ambient.iter().try_for_each(|one| privilege::raise_ambient(*one)).step(step)
     }
 }
 
@@ -155,6 +191,14 @@ fn see_that_it_has(ids: Ids, identity: &Identity) -> Result<(), StartError> {
         Err(end(ids.groups)).step(|| format!("become a member of group {gid}"))?;
     }
     Ok(())
+}
+
+/// Changes to a directory by its path inside the root, and by nothing that is open somewhere:
+/// behind /proc/self/fd and the like may be a way out of it (the class of CVE-2024-21626).
+fn change_dir(dir: &str) -> nix::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    fchdir(openat2(AT_FDCWD, dir, how)?)
 }
 
 fn change_user(identity: &Identity, ids: Ids) -> Result<(), StartError> {

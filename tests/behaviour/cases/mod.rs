@@ -21,6 +21,8 @@ mod interrupted_group;
 mod kernels;
 mod killed_by_signal;
 mod killed_moat;
+mod labels;
+mod landlock;
 mod large_environment;
 mod large_stdin;
 mod large_stdout;
@@ -39,6 +41,7 @@ mod read_only;
 mod reader_leaves;
 mod rlimits;
 mod seccomp;
+mod seccomp_profile;
 mod shell_background;
 mod shm_size;
 mod signals_held;
@@ -119,6 +122,8 @@ cases![
     kernels on [Wall::Vm],
     killed_by_signal,
     killed_moat,
+    labels on [Wall::Container],
+    landlock,
     large_environment,
     large_stdin,
     large_stdout,
@@ -137,6 +142,7 @@ cases![
     reader_leaves,
     rlimits,
     seccomp,
+    seccomp_profile,
     shell_background,
     shm_size,
     signals_held,

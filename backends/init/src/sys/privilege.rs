@@ -18,7 +18,7 @@ struct CapabilityHeader {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct CapabilityWord {
     effective: u32,
     permitted: u32,
@@ -40,25 +40,57 @@ pub(crate) fn drop_from_bounding(capability: Capability) -> nix::Result<()> {
     }
 }
 
-/// Keeps exactly these capabilities, permitted and effective, and lets none be inherited.
-///
-/// # Errors
-/// The kernel's: `EPERM` for one that the process does not have.
-pub(crate) fn keep_capabilities(capabilities: &[Capability]) -> nix::Result<()> {
-    let mut words = [CapabilityWord::default(); 2];
-    for capability in capabilities {
+/// What a process has of each capability.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Capabilities([CapabilityWord; 2]);
+
+impl Capabilities {
+    /// Permitted and effective.
+    pub(crate) fn hold(&mut self, capability: Capability) {
+        self.with(capability, |word, bit| {
+            word.effective |= bit;
+            word.permitted |= bit;
+        });
+    }
+
+    /// Inheritable.
+    pub(crate) fn inherit(&mut self, capability: Capability) {
+        self.with(capability, |word, bit| word.inheritable |= bit);
+    }
+
+    fn with(&mut self, capability: Capability, set: impl FnOnce(&mut CapabilityWord, u32)) {
         let number = capability.number();
-        if let Some(word) = words.get_mut(usize::from(number / 32)) {
-            word.effective |= 1 << (number % 32);
-            word.permitted |= 1 << (number % 32);
+        if let Some(word) = self.0.get_mut(usize::from(number / 32)) {
+            set(word, 1 << (number % 32));
         }
     }
-    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    // SAFETY: version 3 reads a header and two words, which is what is passed.
-    Errno::result(unsafe {
-        libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), words.as_ptr())
-    })
-    .map(drop)
+
+    /// Makes the process have these, and no others.
+    ///
+    /// # Errors
+    /// The kernel's: `EPERM` for one that the process does not have.
+    pub(crate) fn set(&self) -> nix::Result<()> {
+        let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+        // SAFETY: version 3 reads a header and two words, which is what is passed.
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), self.0.as_ptr())
+        })
+        .map(drop)
+    }
+}
+
+/// Lets a capability that is permitted and inheritable stay with the next program, which need not
+/// ask for it (capabilities(7), "Ambient").
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn raise_ambient(capability: Capability) -> nix::Result<()> {
+    let raise = libc::c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.cast_unsigned());
+    let number = libc::c_ulong::from(capability.number());
+    let unused: libc::c_ulong = 0;
+    // SAFETY: takes no pointer.
+    Errno::result(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, number, unused, unused) })
+        .map(drop)
 }
 
 /// How a filter is put in force.
