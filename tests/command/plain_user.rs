@@ -16,7 +16,7 @@ const UID: u32 = 54321;
 
 /// moat as a plain user with a home and a runtime directory in the workspace. It is a copy: the
 /// built one may lie where only root can look.
-fn plain(space: &Workspace, args: &[&str]) -> Result<Moat> {
+pub(crate) fn plain(space: &Workspace, args: &[&str]) -> Result<Moat> {
     plain_through(space, &[], args)
 }
 

@@ -9,6 +9,7 @@ pub mod live;
 pub mod moat;
 pub mod remains;
 pub mod rootfs;
+pub mod running;
 pub mod seen;
 pub mod skip;
 pub mod terminal;

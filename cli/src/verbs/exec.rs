@@ -23,6 +23,9 @@ use crate::instance::{self, PATIENCE, ended, misunderstood, silent};
 use crate::monitor::Signals;
 use crate::{Failure, stdio};
 
+/// So often SIGINT must come to end what does not end by it.
+const INSISTENT: u8 = 3;
+
 /// Starts one more process in a running workload, waits for its end and gives its status.
 pub(crate) fn exec(args: &Exec) -> Result<u8, Failure> {
     stdio::check()?;
@@ -82,6 +85,9 @@ struct Client {
     ready: Epoll,
     /// Whether the process runs.
     started: bool,
+    /// What came before that.
+    held: Vec<Signal>,
+    /// How often SIGINT has come.
     interrupts: u8,
 }
 
@@ -97,7 +103,15 @@ impl Client {
         let streams = streams.each_ref().map(AsFd::as_fd);
         let streams = if with_terminal { &[][..] } else { &streams };
         connection.send(&Request::Exec(process), streams).map_err(misunderstood)?;
-        Ok(Self { connection, signals, relay, ready, started: false, interrupts: 0 })
+        Ok(Self {
+            connection,
+            signals,
+            relay,
+            ready,
+            started: false,
+            held: Vec::new(),
+            interrupts: 0,
+        })
     }
 
     /// Waits for the process's end.
@@ -110,11 +124,15 @@ impl Client {
                 return Err(silent());
             }
             while let Some(signal) = self.signals.next()? {
-                if !self.started {
-                    // Nothing is there yet that could take it.
+                self.interrupts = self.interrupts.saturating_add(u8::from(signal == Signal::INT));
+                if self.started {
+                    self.pass_on(signal)?;
+                } else if self.interrupts >= INSISTENT {
                     return Ok(ExitStatus::Signal(signal));
+                } else {
+                    // It may be running already, though that was not heard yet.
+                    self.held.push(signal);
                 }
-                self.pass_on(signal)?;
             }
             if let Some(status) = self.listen()? {
                 self.relay.drain();
@@ -133,6 +151,9 @@ impl Client {
                     self.relay.serve(master).map_err(taken)?;
                 }
                 self.relay.begin();
+                for signal in std::mem::take(&mut self.held) {
+                    self.pass_on(signal)?;
+                }
                 Ok(None)
             }
             Incoming::Message(Reply::Exited(status), _) => Ok(Some(status)),
@@ -149,8 +170,7 @@ impl Client {
     /// Passes a signal on to the process. The third SIGINT ends it at once, for there must be a way
     /// out.
     fn pass_on(&mut self, signal: Signal) -> Result<(), Fault> {
-        self.interrupts = self.interrupts.saturating_add(u8::from(signal == Signal::INT));
-        let signal = if self.interrupts >= 3 { Signal::KILL } else { signal };
+        let signal = if self.interrupts >= INSISTENT { Signal::KILL } else { signal };
         if signal == Signal::CONT {
             self.relay.resume();
         }

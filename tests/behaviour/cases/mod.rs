@@ -11,6 +11,12 @@ mod descriptors;
 mod devices;
 mod env_file;
 mod environment;
+mod exec;
+mod exec_many;
+mod exec_not_yet;
+mod exec_signals;
+mod exec_streams;
+mod exec_terminal;
 mod exit_status;
 mod file_owners;
 mod first_kernel;
@@ -112,6 +118,12 @@ cases![
     devices,
     env_file,
     environment,
+    exec on [Wall::Container],
+    exec_many on [Wall::Container],
+    exec_not_yet on [Wall::Vm],
+    exec_signals on [Wall::Container],
+    exec_streams on [Wall::Container],
+    exec_terminal on [Wall::Container],
     exit_status,
     file_owners,
     first_kernel on [Wall::Vm],
