@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use moat_tests::live::Live;
 use moat_tests::moat::Moat;
 use moat_tests::seen::Seen;
 use moat_tests::workspace::Workspace;
@@ -95,16 +96,44 @@ impl<'a> Field<'a> {
         arguments: &[&str],
         change: impl FnOnce(&mut Naive),
     ) -> Result<Moat> {
-        let command = self.command(arguments).into_iter().map(str::to_owned).collect();
-        let mut runtime = Naive::new(self.space.root(), command);
+        let mut runtime = Naive::new(self.space.root(), owned(&self.command(arguments)));
         change(&mut runtime);
         let runtime = serde_json::to_string(&runtime)?;
+        self.naive_verb(starter, &[naive::ASKED, &runtime])
+    }
+
+    /// Runs a line of shell as the naive runtime's workload, until it says `ready`. It should end by
+    /// itself. Gives its first process as well.
+    pub(crate) fn naive_running(&self, script: &str) -> Result<(Live, String)> {
+        let command = owned(&["/bin/sh", "-c", script]);
+        let mut live = self.naive_moat(&[], &[], |naive| naive.command = command)?.start()?;
+        live.wait_for("ready\n")?;
+        live.wait_for(naive::FIRST)?;
+        let out = live.out();
+        let first = out.lines().find_map(|line| line.strip_prefix(naive::FIRST));
+        Ok((live, first.context("no first process")?.to_owned()))
+    }
+
+    /// The naive runtime about to start one more process in what runs.
+    pub(crate) fn naive_enter(
+        &self,
+        starter: &[&str],
+        first: &str,
+        change: impl FnOnce(&mut Naive),
+    ) -> Result<Moat> {
+        let mut runtime = Naive::new(self.space.root(), owned(&self.command(&[])));
+        change(&mut runtime);
+        let runtime = serde_json::to_string(&runtime)?;
+        self.naive_verb(starter, &[naive::ENTER, first, &runtime])
+    }
+
+    fn naive_verb(&self, starter: &[&str], arguments: &[&str]) -> Result<Moat> {
         let program = self.naive_executable();
         if !program.exists() {
             self.attacker.copy(&program, 0o755)?;
         }
         let program = program.display().to_string();
-        let words = [starter, &[program.as_str(), naive::ASKED, runtime.as_str()]].concat();
+        let words = [starter, &[program.as_str()], arguments].concat();
         let (program, words) = words.split_first().context("no command")?;
         Ok(Moat::program(program, words).dir(self.space.path()))
     }
@@ -143,6 +172,10 @@ pub(crate) fn excused(mut found: Vec<Evidence>, may: impl Fn(&str) -> bool) -> V
         }
     }
     found
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// What the attack told, if it was run at all.

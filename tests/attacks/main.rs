@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         [inside::ASKED, name, rest @ ..] | [_, inside::ASKED, name, rest @ ..] => {
             return inside::be_attack(name, rest);
         }
-        [naive::ASKED, runtime] => return naive::be_runtime(runtime),
+        [naive::ASKED, runtime] => return naive::be_runtime(runtime, None),
+        [naive::ENTER, first, runtime] => return naive::be_runtime(runtime, Some(first)),
         _ => {}
     }
     let arguments = Arguments::from_args();

@@ -6,10 +6,12 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +24,12 @@ use crate::evidence::Evidence;
 
 /// The argument that makes this executable the naive runtime.
 pub(crate) const ASKED: &str = "--naive";
+
+/// The argument that makes it start one more process in what runs.
+pub(crate) const ENTER: &str = "--naive-enter";
+
+/// What stands before the pid of the first process, on stdout.
+pub(crate) const FIRST: &str = "first process: ";
 
 /// What a test asks it for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,14 +80,31 @@ impl Naive {
     fn run(&self) -> Result<i32> {
         let pids = if self.own_pids { CloneFlags::CLONE_NEWPID } else { CloneFlags::empty() };
         unshare(CloneFlags::CLONE_NEWNS | pids).context("no namespaces")?;
-        let first = call::apart(|| match self.first() {
+        let first = call::child(|| match self.first() {
             Ok(status) => status,
             Err(error) => {
                 complain(&error);
                 125
             }
         })?;
-        Ok(status(first))
+        nix::unistd::write(std::io::stdout(), format!("{FIRST}{first}\n").as_bytes())?;
+        Ok(status(waitpid(first, None)?))
+    }
+
+    /// Starts one more process beside the first one.
+    fn enter(&self, first: &str) -> Result<i32> {
+        // Slow, as one that has much to set up.
+        const SET_UP: Duration = Duration::from_millis(30);
+        for (kind, flag) in [("pid", CloneFlags::CLONE_NEWPID), ("mnt", CloneFlags::CLONE_NEWNS)] {
+            let namespace = fs::File::open(format!("/proc/{first}/ns/{kind}"))?;
+            setns(namespace, flag).context("no such namespace")?;
+        }
+        let entered = call::apart(|| {
+            thread::sleep(SET_UP);
+            complain(&self.become_workload().err().unwrap_or_else(|| anyhow::anyhow!("no exec")));
+            126
+        })?;
+        Ok(status(entered))
     }
 
     /// Is the first process: mounts, and runs the workload as its child.
@@ -146,10 +171,14 @@ impl Naive {
     }
 }
 
-/// Is the naive runtime that this describes.
-pub(crate) fn be_runtime(description: &str) -> ExitCode {
-    let ran = serde_json::from_str::<Naive>(description).map_err(Into::into);
-    match ran.and_then(|runtime| runtime.run()) {
+/// Is the naive runtime that this describes; enters what runs when its first process is given.
+pub(crate) fn be_runtime(description: &str, first: Option<&str>) -> ExitCode {
+    let runtime = serde_json::from_str::<Naive>(description).map_err(Into::into);
+    let ran = runtime.and_then(|runtime| match first {
+        None => runtime.run(),
+        Some(first) => runtime.enter(first),
+    });
+    match ran {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(125)),
         Err(error) => {
             complain(&error);

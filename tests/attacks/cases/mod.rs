@@ -3,10 +3,12 @@
 mod bpf;
 mod cgroup_files;
 mod chroot_escape;
+mod descriptors_by_exec;
 mod device_on_volume;
 mod devices_made;
 mod everyone_killed;
 mod executable_as_command;
+mod executable_entering;
 mod executable_of_pid1;
 mod file_capabilities;
 mod file_handles;
@@ -96,7 +98,9 @@ macro_rules! cases {
 cases![
     executable_as_command,
     executable_of_pid1,
+    executable_entering,
     inherited_descriptors,
+    descriptors_by_exec,
     working_dir_of_descriptor,
     volume_target_swapped,
     volume_made_writable,
