@@ -85,14 +85,15 @@ impl Program {
         }
     }
 
-    /// As [`Program::execute`], by way of another program; see [`Found::execute_by`](crate::command::Found::execute_by).
+    /// As [`Program::execute`], by way of another program; see [`Found::execute_by`].
     pub(crate) fn execute_by(
         &self,
         way: &Trampoline<'_>,
         owner: Option<&First>,
         file: &mut Option<PathBuf>,
     ) -> StartError {
-        match self.become_workload(owner) {
+        let held = way.hold_line().step(|| "start the workload");
+        match held.and_then(|()| self.become_workload(owner)) {
             Ok(found) => found.execute_by(way, file),
             Err(error) => error,
         }
@@ -123,8 +124,8 @@ impl Program {
         // A change of user takes all that is not to be kept.
         prctl::set_keepcaps(true).step(|| "keep capabilities")?;
         change_user(&self.identity, self.ids)?;
-        // Which a change of user may have taken back (prctl(2), `PR_SET_DUMPABLE`): until it is another
-        // program, nobody in the workload may look at or reach through this process.
+        // Which a change of user may have taken back (prctl(2), `PR_SET_DUMPABLE`): until it is
+        // another program, nobody in the workload may look at or reach through this process.
         prctl::set_dumpable(false).step(|| "hide from the workload")?;
         self.set_capabilities()?;
         // As whom it will be, and before what may not let it look.

@@ -146,7 +146,18 @@ impl<'r> Trampoline<'r> {
         Ok(Self { file, report })
     }
 
-    /// Becomes it, and through it `file`; gives the kernel's reason if not even the first works.
+    /// Keeps the line to report on open over the way. Before a filter of the user's is in force, which
+    /// may let less pass; the program itself needs no more than fcntl(2), execve(2) and, to tell
+    /// that it failed, write(2).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn hold_line(&self) -> nix::Result<()> {
+        fcntl(self.report, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+    }
+
+    /// Becomes it, and through it `file`; after [`Trampoline::hold_line`]. Gives the kernel's reason
+    /// if not even the first works.
     pub(crate) fn become_command(
         &self,
         file: &CString,
@@ -154,9 +165,6 @@ impl<'r> Trampoline<'r> {
         env: &[CString],
     ) -> Errno {
         let argv: Vec<_> = [file].into_iter().chain(argv).collect();
-        if let Err(errno) = fcntl(self.report, FcntlArg::F_SETFD(FdFlag::empty())) {
-            return errno;
-        }
         // Not execveat(2): a filter of the user's that lets no more than execve(2) pass will do.
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let Ok(own) = CString::new(own) else { return Errno::EINVAL };

@@ -85,7 +85,7 @@ call('ptrace traceme', 101, 0, 0, 0, 0)
 "#;
 
 fn seccomp() {
-    let expected = "mount 1\numount2 1\npivot_root 1\nunshare user 1\nunshare files 0\nclone newns 1\n\
+    let expected = "mount 1\numount2 1\npivot_root 1\nunshare user 1\nunshare files 1\nclone newns 1\n\
         clone3 38\nsetns 1\nbpf 1\nperf_event_open 1\nkeyctl 1\nio_uring_setup 1\nuserfaultfd 1\n\
         fsopen 1\nopen_tree 1\nx32 getpid 38\nTIOCSTI 1\nvsock 1\ninet 0\npersonality 1\nreboot 1\n\
         init_module 1\nkexec_load 1\nswapon 1\nsettimeofday 1\nptrace traceme 0";
