@@ -230,8 +230,9 @@ pub(crate) fn receive<M: DeserializeOwned>(
         let mut data = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // The other end was closed with something unread. It is told once, before what was sent
+            // from there (`unix_release_sock` and `sock_error` in the kernel).
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(errno) => return Err(errno),
             Ok(message) => {
                 let mut descriptors = Vec::new();
@@ -301,6 +302,27 @@ mod tests {
         assert!(program.starts_with("éé") && program.len() <= LIMIT / 4);
         drop(first);
         assert!(monitor.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_word_is_heard_though_an_order_was_not() {
+        let (monitor, first) = pair().unwrap();
+        first.exited(ExitStatus::Code(3)).unwrap();
+        monitor.signal(Signal::INT).unwrap();
+        drop(first);
+        let heard = monitor.receive().unwrap();
+        assert!(matches!(heard, Some(Report::Exited(ExitStatus::Code(3)))), "{heard:?}");
+        assert!(monitor.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn whether_the_owner_is_there_is_known() {
+        let (monitor, first) = pair().unwrap();
+        // An order that was not read yet is no end.
+        monitor.start().unwrap();
+        first.still_owned().unwrap();
+        drop(monitor);
+        assert_eq!(first.still_owned(), Err(Errno::EPIPE));
     }
 
     #[test]
