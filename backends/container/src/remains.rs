@@ -21,8 +21,9 @@ use nix::unistd::Pid;
 use crate::fault::fault;
 use crate::record::Record;
 
-/// How long the kernel may take to end a killed container.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the kernel may take to end a killed container: whoever runs something else waits for
+/// it, and the next moat tries again.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The remains, to be destroyed.
 pub(crate) struct Remains {
@@ -78,22 +79,19 @@ impl Workload for Remains {
         Err(not_ours())
     }
 
-    /// Everything is tried, and what failed first is told: one process that does not end, since it
-    /// waits for a disk say, is no reason to leave others.
     fn destroy(self: Box<Self>) -> Result<(), Fault> {
         let left = |error: cgroup::Error| {
             Fault::new(Code::Container, "can't remove what is left of the container's cgroup")
                 .because(error)
         };
-        let sent = self.process.map_or(Ok(None), |process| send(process, Signal::KILL));
         let group = self.group();
-        // What is stopped does not end before it may go on, which killing the group sees to.
-        let killed = group.as_ref().map_or(Ok(()), Cgroup::kill).map_err(left);
+        let process = self.process.map_or(Ok(None), |process| send(process, Signal::KILL))?;
+        // What is stopped does not end before it may go on, which this sees to.
+        group.as_ref().map_or(Ok(()), Cgroup::kill).map_err(left)?;
         FaultPoint::OrphanGroupKilled.reached();
-        let ended = sent.and_then(|process| process.map_or(Ok(()), |process| wait_for(&process)));
+        process.map_or(Ok(()), |process| wait_for_end(process.as_fd(), PATIENCE))?;
         FaultPoint::OrphanEnded.reached();
-        let removed = group.map_or(Ok(()), Cgroup::remove).map_err(left);
-        ended.and(killed).and(removed)
+        group.map_or(Ok(()), Cgroup::remove).map_err(left)
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {
@@ -113,16 +111,19 @@ impl Workload for Remains {
     }
 }
 
-/// Waits until a killed process has ended.
-fn wait_for(process: &OwnedFd) -> Result<(), Fault> {
+/// Waits until the container's first process, which was killed, has ended.
+///
+/// # Errors
+/// When it does not in time.
+pub(crate) fn wait_for_end(process: BorrowedFd<'_>, patience: Duration) -> Result<(), Fault> {
     let mut watch = Watch::default();
-    watch.add(Some(process.as_fd()), PollFlags::POLLIN);
-    let until = Instant::now().checked_add(PATIENCE);
+    watch.add(Some(process), PollFlags::POLLIN);
+    let until = Instant::now().checked_add(patience);
     if watch.wait(until).map_err(|errno| fault("can't wait for the container's end", errno))? {
         return Ok(());
     }
-    Err(Fault::new(Code::Container, "the container's first process was killed, and does not end")
-        .hint("it may wait for a disk or a network; run moat again once that answers"))
+    Err(Fault::new(Code::Container, "the container was killed, and does not end")
+        .hint("it may wait for a disk or a network: run moat again once that answers"))
 }
 
 /// Sends a signal to a process if it still is the one that was recorded; gives it if so.

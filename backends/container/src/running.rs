@@ -19,6 +19,10 @@ use nix::poll::PollFlags;
 use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::relay::Relay;
+use crate::remains::wait_for_end;
+
+/// How long the kernel may take to end a killed container.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The container.
 pub(crate) struct Running {
@@ -215,6 +219,7 @@ impl Workload for Running {
         }
         self.sessions.end().map_err(failed)?;
         if self.ended.is_none() {
+            wait_for_end(self.child.as_fd(), PATIENCE)?;
             self.child.wait().map_err(failed)?;
         }
         FaultPoint::ProcessesEnded.reached();

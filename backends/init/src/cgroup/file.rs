@@ -51,17 +51,14 @@ pub(super) fn make(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a group's directory, waiting for its last processes to be gone.
-pub(super) fn remove(dir: &Path, patience: Duration) -> Result<(), Error> {
-    let began = Instant::now();
+/// Removes a group's directory, waiting so long for its last processes to be gone.
+pub(super) fn remove(dir: &Path, until: Instant) -> Result<(), Error> {
     let mut pause = Duration::from_micros(200);
     loop {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && began.elapsed() < patience =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }

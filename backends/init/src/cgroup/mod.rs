@@ -22,7 +22,7 @@ mod v2;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moat_core::cgroup::{Controller, Hierarchy, Tree, Version};
 use moat_core::fault_point::FaultPoint;
@@ -202,10 +202,11 @@ impl Cgroup {
     /// `EBUSY` when some are still there after five seconds; what can be removed is. A group that is
     /// not there is fine.
     pub fn remove(self) -> Result<(), Error> {
+        let until = Instant::now() + REMOVE_PATIENCE;
         let mut removed = Ok(());
         for dir in self.paths() {
             // One that stays does not keep the others.
-            removed = removed.and(file::remove(&dir, REMOVE_PATIENCE));
+            removed = removed.and(file::remove(&dir, until));
             FaultPoint::CgroupDirectoryRemoved.reached();
         }
         removed
