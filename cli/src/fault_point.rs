@@ -3,7 +3,7 @@
 //!
 //! `NAME` ends moat itself by SIGKILL, from whichever process is there, which goes on when that is
 //! done: so moat dies just then, and the other learns of it as it would in life. `NAME:self` ends
-//! the process that is there, moat or another.
+//! the process that is there, moat or another; `NAME:halt` stops it until SIGCONT comes.
 //!
 //! A container's first process has no way to signal moat: it is in a pid namespace of its own, and
 //! may be another user. So the kernel is told beforehand to do it, by a pipe whose arriving bytes
@@ -18,6 +18,7 @@ use std::env;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::process;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_core::fault_point::{FaultPoint, Hook};
 use nix::errno::Errno;
@@ -33,12 +34,22 @@ const F_SETSIG: libc::c_int = 10;
 /// What moat was asked to do, and the pipe.
 static ASKED: OnceLock<Asked> = OnceLock::new();
 
+/// Whether it has stood still already: some points are reached more than once.
+static HALTED: AtomicBool = AtomicBool::new(false);
+
 struct Asked {
     point: FaultPoint,
-    whole: bool,
+    effect: Effect,
     moat: u32,
     read: RawFd,
     write: RawFd,
+}
+
+/// What happens at the point.
+enum Effect {
+    EndMoat,
+    EndSelf,
+    Halt,
 }
 
 /// Goes by the variable, if it names a point.
@@ -47,9 +58,11 @@ struct Asked {
 /// The kernel's; `EINVAL` for a name that no point has.
 pub(crate) fn install() -> nix::Result<()> {
     let Ok(value) = env::var("MOAT_FAULT_POINT") else { return Ok(()) };
-    let (name, whole) = match value.strip_suffix(":self") {
-        Some(name) => (name, false),
-        None => (value.as_str(), true),
+    let (name, effect) = match value.split_once(':') {
+        None => (value.as_str(), Effect::EndMoat),
+        Some((name, "self")) => (name, Effect::EndSelf),
+        Some((name, "halt")) => (name, Effect::Halt),
+        Some(_) => return Err(Errno::EINVAL),
     };
     let mut points = FaultPoint::ALL.iter();
     let point = *points.find(|point| format!("{point:?}") == name).ok_or(Errno::EINVAL)?;
@@ -62,14 +75,20 @@ pub(crate) fn install() -> nix::Result<()> {
     }
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_ASYNC))?;
     let (read, write) = (read.into_raw_fd(), write.into_raw_fd());
-    let _ = ASKED.set(Asked { point, whole, moat: process::id(), read, write });
+    let _ = ASKED.set(Asked { point, effect, moat: process::id(), read, write });
     Hook { reached, descriptor: write }.set();
     Ok(())
 }
 
 fn reached(point: FaultPoint) {
     if let Some(asked) = ASKED.get().filter(|asked| asked.point == point) {
-        if asked.whole { asked.end_moat() } else { asked.end_self() }
+        match asked.effect {
+            Effect::EndMoat => asked.end_moat(),
+            Effect::EndSelf => asked.end_self(),
+            // One that can't be stopped goes on.
+            Effect::Halt if HALTED.swap(true, Ordering::Relaxed) => {}
+            Effect::Halt => drop(kill(Pid::this(), Signal::SIGSTOP)),
+        }
     }
 }
 

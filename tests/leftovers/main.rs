@@ -4,6 +4,7 @@
 mod crowd;
 mod figures;
 mod killed;
+mod odd;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,15 @@ fn main() -> ExitCode {
         skip::tell("everything that a container could leave behind", reason);
     }
     let mut trials = vec![trial("crowd".to_owned(), crowd::run)];
+    trials.push(trial("odd::many_sweepers".to_owned(), odd::many_sweepers));
+    trials.push(trial("odd::no_record".to_owned(), odd::no_record));
+    trials.push(trial("odd::paused".to_owned(), odd::paused));
+    trials.push(trial("odd::sessions".to_owned(), odd::sessions));
+    trials.push(trial("odd::strangers".to_owned(), odd::strangers));
+    trials.push(trial("odd::stuck".to_owned(), odd::stuck));
+    for point in odd::HALTS {
+        trials.push(trial(format!("halted::{point:?}"), move || odd::halted(point)));
+    }
     for kill in killed::all() {
         trials.push(trial(kill.name(), move || kill.run()));
     }
