@@ -114,6 +114,8 @@ fn clients_that_say_nothing_or_nonsense_hold_nobody_up() -> Result<()> {
     let space = Workspace::new(CONTAINER)?;
     space.spec("")?;
     let mut running = Running::start(&space)?;
+    // From now on its socket is there.
+    running.sh("true")?.status(0)?;
     let instances = space.path().join("runtime/moat/instances");
     let instance = std::fs::read_dir(instances)?.next().context("no instance")??.path();
     let address = UnixAddr::new(&instance.join("control"))?;

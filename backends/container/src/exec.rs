@@ -66,31 +66,31 @@ impl Sessions {
         !self.news.is_empty()
     }
 
-    /// Adds what they wait for, one place for each.
-    pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Vec<Place> {
-        let awaited = |state: &'w State| match state {
-            State::Entering(entering) => entering.line.as_fd(),
-            State::Running(process) => process.as_fd(),
-        };
-        let add = |(_, state)| watch.add(Some(awaited(state)), PollFlags::POLLIN);
-        self.living.iter().map(|(id, state)| (id, state)).map(add).collect()
+    /// Adds what they wait for.
+    pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Vec<Places> {
+        self.living.iter().map(|(_, state)| state.watch(watch)).collect()
     }
 
     /// Moves those on of which something can be heard.
-    pub(crate) fn pass(&mut self, ready: &[bool]) -> nix::Result<()> {
+    pub(crate) fn pass(&mut self, ready: &[Ready]) -> nix::Result<()> {
         let mut ready = ready.iter().copied();
+        let mut passed = Ok(());
         for (id, state) in std::mem::take(&mut self.living) {
             let state = match ready.next() {
-                Some(true) => self.hear(id, state)?,
-                _ => Some(state),
+                Some(ready) if ready != Ready::default() => self.hear(id, state, ready),
+                _ => Ok(Some(state)),
             };
-            self.living.extend(state.map(|state| (id, state)));
+            match state {
+                Ok(state) => self.living.extend(state.map(|state| (id, state))),
+                // The others must be reaped all the same.
+                Err(errno) => passed = Err(errno),
+            }
         }
-        Ok(())
+        passed
     }
 
     /// What becomes of a session after one thing was heard; `None` when it is over.
-    fn hear(&mut self, id: SessionId, state: State) -> nix::Result<Option<State>> {
+    fn hear(&mut self, id: SessionId, state: State, ready: Ready) -> nix::Result<Option<State>> {
         let entering = match state {
             State::Running(process) => {
                 return match process.try_wait()? {
@@ -103,7 +103,7 @@ impl Sessions {
             }
             State::Entering(entering) => entering,
         };
-        let entering = match entering.hear() {
+        let entering = match entering.hear(ready) {
             Heard::More(entering) => return Ok(Some(State::Entering(entering))),
             Heard::End(entering) => entering,
         };
@@ -124,13 +124,18 @@ impl Sessions {
                 State::Running(process) => process,
                 State::Entering(mut entering) => {
                     entering.enterer.signal(Signal::KILL)?;
-                    entering = loop {
-                        match entering.hear() {
+                    let end = loop {
+                        let mut watch = Watch::default();
+                        let places = entering.watch(&mut watch);
+                        watch.wait(None)?;
+                        let ready = places.ready(&watch);
+                        drop(watch);
+                        match entering.hear(ready) {
                             Heard::More(more) => entering = more,
                             Heard::End(end) => break end,
                         }
                     };
-                    match entering.settle()? {
+                    match end.settle()? {
                         Ok((process, _)) => process,
                         Err(_) => continue,
                     }
@@ -143,6 +148,25 @@ impl Sessions {
     }
 }
 
+/// Where a session's descriptors are among those that are watched.
+pub(crate) struct Places {
+    line: Place,
+    process: Place,
+}
+
+/// Of what something can be heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ready {
+    line: bool,
+    process: bool,
+}
+
+impl Places {
+    pub(crate) fn ready(&self, watch: &Watch<'_>) -> Ready {
+        Ready { line: watch.is_ready(self.line), process: watch.is_ready(self.process) }
+    }
+}
+
 /// What a line has said.
 enum Heard {
     /// Something, perhaps not the last.
@@ -151,8 +175,31 @@ enum Heard {
     End(Entering),
 }
 
+impl State {
+    fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Places {
+        match self {
+            Self::Entering(entering) => entering.watch(watch),
+            Self::Running(process) => Places {
+                line: watch.add(None, PollFlags::POLLIN),
+                process: watch.add(Some(process.as_fd()), PollFlags::POLLIN),
+            },
+        }
+    }
+}
+
 impl Entering {
-    fn hear(mut self) -> Heard {
+    fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Places {
+        Places {
+            line: watch.add(Some(self.line.as_fd()), PollFlags::POLLIN),
+            process: watch.add(self.process.as_ref().map(Child::as_fd), PollFlags::POLLIN),
+        }
+    }
+
+    fn hear(mut self, ready: Ready) -> Heard {
+        if !ready.line {
+            // It has ended. Another of the workload's processes may have taken its line from it.
+            return Heard::End(self);
+        }
         match self.line.receive() {
             // The first counts: on its last steps the process is within reach of the workload's.
             Ok(Some(Report::Entered(process))) => self.process = self.process.or(Some(process)),

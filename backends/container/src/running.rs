@@ -99,7 +99,7 @@ impl Running {
         }
         let [woken, ended, reported] = [woken, ended, reported].map(|place| watch.is_ready(place));
         let ready = streams.ready(&watch);
-        let heard: Vec<_> = sessions.into_iter().map(|place| watch.is_ready(place)).collect();
+        let heard: Vec<_> = sessions.iter().map(|places| places.ready(&watch)).collect();
         drop(watch);
         self.relay.pass(&ready);
         self.sessions.pass(&heard).map_err(failed)?;
