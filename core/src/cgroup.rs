@@ -78,6 +78,11 @@ impl Hierarchy {
         Self(Controller::BASE.into_iter().map(|controller| (controller, tree.clone())).collect())
     }
 
+    /// Whether any of it is cgroup v2.
+    pub fn is_unified(&self) -> bool {
+        self.0.values().any(|tree| tree.version == Version::V2)
+    }
+
     /// The trees, each once, with the controllers that are needed of each.
     pub fn trees(&self) -> Vec<(&Tree, Vec<Controller>)> {
         let mut trees: Vec<(&Tree, Vec<Controller>)> = Vec::new();

@@ -40,11 +40,10 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     let hierarchy = plan.cgroup.as_ref().ok();
     let mut record =
         Record { process: None, cgroup: hierarchy.cloned(), mapping: plan.mapping.clone() };
-    let cgroup = hierarchy
-        .map(|hierarchy| Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.limits))
-        .transpose()
-        .map_err(limits::unmade)?;
-    FaultPoint::CgroupMade.reached();
+    // The first process is born in its group of cgroup v2. Those of v1 it joins, so that they can
+    // be made while it makes its network.
+    let unified = hierarchy.is_some_and(|hierarchy| hierarchy.is_unified());
+    let cgroup = if unified { make_cgroup(&plan, dir)? } else { None };
     let mut making = Making { cgroup, child: None, warnings: Vec::new() };
     let made = making.make(&plan, dir, &mut record);
     let (monitor, relay, sessions) = match made {
@@ -58,6 +57,14 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
     let running = Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper, sessions);
     Ok(running.with_warnings(warnings))
+}
+
+fn make_cgroup(plan: &ContainerPlan, dir: &Path) -> Result<Option<Cgroup>, Fault> {
+    let Ok(hierarchy) = &plan.cgroup else { return Ok(None) };
+    let made = Cgroup::create(hierarchy, &Record::group_name(dir), &plan.sandbox.limits)
+        .map_err(limits::unmade)?;
+    FaultPoint::CgroupMade.reached();
+    Ok(Some(made))
 }
 
 /// What was made so far.
@@ -113,6 +120,10 @@ impl Making {
         record: &mut Record,
         monitor: &Monitor,
     ) -> Result<Report, Fault> {
+        if self.cgroup.is_none() {
+            self.cgroup = make_cgroup(plan, dir)?;
+        }
+        let join = self.cgroup.as_ref().map(Cgroup::join_files).transpose().map_err(unjoinable)?;
         let Some(child) = &self.child else { return Err(self.lost()) };
         let (mapping, refusals) = give_ids(plan, child)?;
         FaultPoint::IdsGiven.reached();
@@ -127,7 +138,7 @@ impl Making {
             FaultPoint::RootBuilt.reached();
         }
         let gone = |errno| fault("the container's first process is gone", errno);
-        monitor.proceed(ids).map_err(gone)?;
+        monitor.proceed(ids, &join.unwrap_or_default()).map_err(gone)?;
         FaultPoint::Proceeded.reached();
         monitor.receive().map_err(gone)?.ok_or_else(|| self.lost())
     }
@@ -193,12 +204,9 @@ fn spawn(
         user_namespace: UserNamespace::Own,
         root: if root_builds { RootIs::Built } else { RootIs::ToBuild },
         tree: plan.skeleton.clone().map(skeleton_tree),
-        cgroup: match cgroup {
-            None => first::Cgroup::None,
-            Some(group) => first::Cgroup::In {
-                unified: group.dir().is_some(),
-                join: group.join_files().map_err(unjoinable)?,
-            },
+        cgroup: match plan.cgroup {
+            Err(_) => first::Cgroup::None,
+            Ok(_) => first::Cgroup::In { unified: cgroup.and_then(Cgroup::dir).is_some() },
         },
     };
     let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };

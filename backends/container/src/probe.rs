@@ -12,7 +12,7 @@ use moat_core::sandbox::{ExitStatus, Limits};
 use moat_core::spec::{Bytes, Cpus, Resources};
 use moat_host::cgroup::locate;
 use moat_host::subid;
-use moat_init::cgroup::Cgroup;
+use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control;
 use moat_init::first::Ids;
 use moat_init::sys::clone::{self, Namespaces};
@@ -90,7 +90,7 @@ fn overlay() -> Check {
         if !root {
             let map = mapping::own();
             if map.give_own_to(child.pid()).is_ok() {
-                monitor.proceed(Ids { users: 1, groups: 1 })?;
+                monitor.proceed(Ids { users: 1, groups: 1 }, &JoinFiles::default())?;
             } else {
                 drop(monitor);
             }

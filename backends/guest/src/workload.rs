@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::{Exit, ExitStatus, Sandbox, StartError};
 use moat_core::spec::Signal;
-use moat_init::cgroup::{Cgroup, JoinFiles};
+use moat_init::cgroup::Cgroup;
 use moat_init::control::{self, Monitor, Report};
 use moat_init::first;
 use moat_init::rootfs::UserNamespace;
@@ -55,7 +55,7 @@ impl Workload {
             tree: None,
             cgroup: match cgroup {
                 // All limits of a guest are of cgroup v2.
-                Some(_) => first::Cgroup::In { unified: true, join: JoinFiles::default() },
+                Some(_) => first::Cgroup::In { unified: true },
                 None => first::Cgroup::None,
             },
         };

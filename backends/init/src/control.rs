@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::JoinFiles;
 use crate::command::refused;
 use crate::enter::Namespaces;
 use crate::first::Ids;
@@ -29,7 +30,7 @@ const DESCRIPTORS: usize = 8;
 /// What the owner says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Ids are mapped, so many, and the root is built.
+    /// Ids are mapped, so many, and the root is built. With the files by which to join the cgroup.
     Proceed(Ids),
     /// Run the workload's command.
     Start,
@@ -92,12 +93,13 @@ pub(crate) fn sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Monitor {
-    /// Says that ids are mapped and the root is built, to a first process that waits for it.
+    /// Says that ids are mapped and the root is built, to a first process that waits for it, and
+    /// has it join its cgroup by these files.
     ///
     /// # Errors
     /// `EPIPE` when it is gone.
-    pub fn proceed(&self, ids: Ids) -> nix::Result<()> {
-        send(&self.0, &Order::Proceed(ids), &[])
+    pub fn proceed(&self, ids: Ids, join: &JoinFiles) -> nix::Result<()> {
+        send(&self.0, &Order::Proceed(ids), &join.descriptors())
     }
 
     /// Lets the workload's command run.
@@ -150,9 +152,9 @@ impl First {
     ///
     /// # Errors
     /// `EPIPE` when the owner is gone.
-    pub fn wait_to_proceed(&self) -> nix::Result<Ids> {
-        match self.receive()? {
-            Some(Order::Proceed(ids)) => Ok(ids),
+    pub fn wait_to_proceed(&self) -> nix::Result<(Ids, JoinFiles)> {
+        match receive(&self.0)? {
+            Some((Order::Proceed(ids), join)) => Ok((ids, JoinFiles::from(join))),
             _ => Err(Errno::EPIPE),
         }
     }

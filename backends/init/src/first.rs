@@ -85,10 +85,9 @@ pub enum Cgroup {
     None,
     /// It has one.
     In {
-        /// Whether it was born in a part of it (v2).
+        /// Whether it was born in a part of it (v2). The rest (v1) it joins when it is told to
+        /// proceed.
         unified: bool,
-        /// By what it joins the rest (v1).
-        join: JoinFiles,
     },
 }
 
@@ -122,7 +121,7 @@ fn live(
     stdio: [OwnedFd; 3],
 ) -> Result<u8, StartError> {
     FaultPoint::FirstBegun.reached();
-    keep_descriptors(surroundings, control, &stdio)?;
+    keep_descriptors(control, &stdio)?;
     FaultPoint::DescriptorsClosed.reached();
     if sandbox.reaper {
         // The keys of the terminal that moat is on are for moat alone to pass on, and once.
@@ -139,6 +138,8 @@ fn live(
     control.ready(terminal, namespaces.as_ref()).step(|| "report")?;
     drop((master, namespaces));
     FaultPoint::SaidReady.reached();
+    // Before anyone is there to see it, while the owner writes down that all is ready.
+    title::hide().step(|| "hide moat's command line")?;
     match control.receive() {
         Ok(Some(Order::Start)) => {}
         _ => return Ok(1),
@@ -154,17 +155,10 @@ fn live(
     Err(program.execute(Some(control)))
 }
 
-fn keep_descriptors(
-    surroundings: &Surroundings,
-    control: &First,
-    stdio: &[OwnedFd; 3],
-) -> Result<(), StartError> {
+fn keep_descriptors(control: &First, stdio: &[OwnedFd; 3]) -> Result<(), StartError> {
     let mut keep = vec![control.as_fd().as_raw_fd()];
     keep.extend(process::numbers(stdio));
     keep.extend(FaultPoint::descriptor());
-    if let Cgroup::In { join, .. } = &surroundings.cgroup {
-        keep.extend(join.numbers());
-    }
     descriptor::keep_only(&mut keep).step(|| "close descriptors")
 }
 
@@ -175,23 +169,22 @@ fn set_up(
     control: &First,
     stdio: [OwnedFd; 3],
 ) -> Result<Option<(Program, Option<OwnedFd>)>, StartError> {
-    let cgroup = join(&surroundings.cgroup)?;
-    FaultPoint::Joined.reached();
     clone::unshare(surroundings.later).step(|| "make namespaces")?;
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
     FaultPoint::Named.reached();
-    title::hide().step(|| "hide moat's command line")?;
     let own = surroundings.user_namespace == UserNamespace::Own;
-    let ids = if own {
+    let (ids, files) = if own {
         match control.wait_to_proceed() {
-            Ok(ids) => ids,
+            Ok(told) => told,
             Err(_) => return Ok(None),
         }
     } else {
-        Ids::ALL
+        (Ids::ALL, JoinFiles::default())
     };
     FaultPoint::ToldToProceed.reached();
+    let cgroup = join(&surroundings.cgroup, &files)?;
+    FaultPoint::Joined.reached();
     // Before the change of user: the staging directory is the machine's root's alone.
     let built = match surroundings.root {
         RootIs::Built => Some(open_root(surroundings)?),
@@ -248,9 +241,9 @@ fn open_root(surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
 
 /// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether it is that
 /// of the tree of cgroup v2, so that this can be shown: by v1 files it is joined in other trees.
-fn join(cgroup: &Cgroup) -> Result<bool, StartError> {
-    let Cgroup::In { unified, join } = cgroup else { return Ok(false) };
-    join.join().step(|| "join the cgroup")?;
+fn join(cgroup: &Cgroup, files: &JoinFiles) -> Result<bool, StartError> {
+    let Cgroup::In { unified } = cgroup else { return Ok(false) };
+    files.join().step(|| "join the cgroup")?;
     match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
         // A kernel built without cgroup namespaces would show the whole tree.
         Err(Errno::EINVAL) => return Ok(false),

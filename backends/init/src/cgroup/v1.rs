@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use moat_core::cgroup::Controller;
@@ -17,6 +17,12 @@ const CPUSET: [&str; 2] = ["cpuset.mems", "cpuset.cpus"];
 /// (`cgroup_procs_write_start` in the kernel).
 #[derive(Debug, Default)]
 pub struct JoinFiles(Vec<File>);
+
+impl From<Vec<OwnedFd>> for JoinFiles {
+    fn from(files: Vec<OwnedFd>) -> Self {
+        Self(files.into_iter().map(File::from).collect())
+    }
+}
 
 /// Sees to it that groups of these controllers can be made in `parent`.
 pub(super) fn prepare(parent: &Path, controllers: &[Controller]) -> Result<(), Error> {
@@ -58,6 +64,11 @@ impl JoinFiles {
     /// The kernel's.
     pub fn join(&self) -> std::io::Result<()> {
         self.0.iter().try_for_each(|mut file| file.write_all(b"0"))
+    }
+
+    /// They themselves, to be passed on.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().map(AsFd::as_fd).collect()
     }
 
     /// Their numbers, to be kept open in a new process.
