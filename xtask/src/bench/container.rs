@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         nix::unistd::Uid::effective().is_root(),
         "the contenders are set up as root runs them: run it again with sudo"
     );
-    leave_hybrid()?;
+    own_mounts()?;
     let room = build::room()?;
     let launch = build::LAUNCH.compile(room.path())?;
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
@@ -63,17 +63,19 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Takes cgroup v2 out of sight where it stands beside v1, for this process and all that it starts:
-/// crun refuses v1 as long as it sees v2, even without controllers.
-fn leave_hybrid() -> Result<()> {
+/// Arranges the mounts, for this process and all that it starts, as every contender needs them.
+fn own_mounts() -> Result<()> {
     const HYBRID: &str = "/sys/fs/cgroup/unified";
-    if !Path::new(HYBRID).is_dir() {
-        return Ok(());
-    }
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make mounts private")?;
-    umount(HYBRID).context(HYBRID)
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).context("make mounts private")?;
+    // crun refuses cgroup v1 as long as it sees v2 beside it, even without controllers.
+    if Path::new(HYBRID).is_dir() {
+        umount(HYBRID).context(HYBRID)?;
+    }
+    // All keep their state there, and on machines with systemd it is in memory.
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("/run")
 }
 
 fn measure(peers: Vec<Peer>, launch: &Path, args: &Args) -> Vec<Row> {
