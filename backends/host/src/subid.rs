@@ -155,7 +155,7 @@ mod tests {
         }
         for chance in [1, 77, u32::MAX] {
             let start = free(&[""], chance);
-            assert!(start >= FIRST && start <= END - COUNT && start % COUNT == 0);
+            assert!((FIRST..=END - COUNT).contains(&start) && start.is_multiple_of(COUNT));
         }
     }
 

@@ -146,9 +146,9 @@ impl<'r> Trampoline<'r> {
         Ok(Self { file, report })
     }
 
-    /// Keeps the line to report on open over the way. Before a filter of the user's is in force, which
-    /// may let less pass; the program itself needs no more than fcntl(2), execve(2) and, to tell
-    /// that it failed, write(2).
+    /// Keeps the line to report on open over the way. Before a filter of the user's is in force,
+    /// which may let less pass; the program itself needs no more than fcntl(2), execve(2) and, to
+    /// tell that it failed, write(2).
     ///
     /// # Errors
     /// The kernel's.
@@ -156,8 +156,8 @@ impl<'r> Trampoline<'r> {
         fcntl(self.report, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
     }
 
-    /// Becomes it, and through it `file`; after [`Trampoline::hold_line`]. Gives the kernel's reason
-    /// if not even the first works.
+    /// Becomes it, and through it `file`; after [`Trampoline::hold_line`]. Gives the kernel's
+    /// reason if not even the first works.
     pub(crate) fn become_command(
         &self,
         file: &CString,
