@@ -2,20 +2,23 @@
 //!
 //! In a user namespace without rights over the host, a directory can't be shown without what is
 //! mounted below it (mount_namespaces(7), "Restrictions on mount namespaces"). So such directories
-//! are made anew, empty, and those of their entries below which nothing is mounted get overlays of
-//! their own.
+//! are made anew, and those of their directories below which nothing is mounted get overlays of
+//! their own; small files are copied.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use moat_core::sandbox::Lower;
 use moat_core::spec::GuestPath;
 use moat_host::procfs;
 use moat_init::sys::mount::{self, Attributes};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{AccessFlags, access, symlinkat};
 
@@ -26,6 +29,8 @@ pub(crate) struct Skeleton {
     directories: Vec<PathBuf>,
     /// Symlinks that are made, relative to the root, with what they point to.
     links: Vec<(PathBuf, PathBuf)>,
+    /// Files that are copied, relative to the root.
+    files: Vec<PathBuf>,
     /// What goes over it, the skeleton itself first.
     pub(crate) lowers: Vec<Lower>,
 }
@@ -33,8 +38,11 @@ pub(crate) struct Skeleton {
 /// The most overlays: each takes a few mounts.
 const LIMIT: usize = 64;
 
-/// Room for names only, in bytes.
-const SIZE: u64 = 1 << 20;
+/// The most that is copied of one file, in bytes.
+const FILE_LIMIT: u64 = 256 << 10;
+
+/// Room for names and what is copied, in bytes. What does not fit is left out.
+const SIZE: u64 = 16 << 20;
 
 impl Skeleton {
     /// Looks at the directories that make up the root.
@@ -43,20 +51,35 @@ impl Skeleton {
     /// When they can't be read.
     pub(crate) fn of(lowers: &[Lower], hidden: &[GuestPath]) -> io::Result<Self> {
         let root = Lower { at: GuestPath::root(), source: PathBuf::from("/") };
-        let mut skeleton = Self { directories: vec![], links: vec![], lowers: vec![root] };
+        let mut skeleton =
+            Self { directories: vec![], links: vec![], files: vec![], lowers: vec![root] };
         let mounts = mount_points()?;
         let data: Vec<&Path> = lowers.iter().map(|lower| lower.source.as_path()).collect();
-        skeleton.split(Path::new("/"), &mounts, &data, hidden)?;
+        // All of a directory before what is in its directories, so that it is from far down that
+        // something is left out where there is too much.
+        let mut to_split = VecDeque::from([PathBuf::from("/")]);
+        while let Some(dir) = to_split.pop_front() {
+            match skeleton.split(&dir, &mounts, &data, hidden) {
+                Ok(deeper) => to_split.extend(deeper),
+                // One that this user may not read stays empty.
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied && dir != Path::new("/") => {
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(skeleton)
     }
 
+    /// Takes in one directory; gives those in it that must be split as well.
     fn split(
         &mut self,
         dir: &Path,
         mounts: &[PathBuf],
         data: &[&Path],
         hidden: &[GuestPath],
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<PathBuf>> {
+        let mut deeper = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let path = entry.path();
@@ -65,6 +88,8 @@ impl Skeleton {
             let relative = path.strip_prefix("/").unwrap_or(&path).to_owned();
             if kind.is_symlink() {
                 self.links.push((relative, fs::read_link(&path)?));
+            } else if kind.is_file() && !is_hidden && !mounts.contains(&path) {
+                self.files.push(relative);
             } else if kind.is_dir() {
                 self.directories.push(relative);
                 // Not data: the machine's own, or hidden; an empty directory stands for it.
@@ -73,11 +98,7 @@ impl Skeleton {
                     continue;
                 }
                 if mounts.iter().any(|mount| mount.starts_with(&path) && *mount != path) {
-                    // One that this user may not read stays empty.
-                    match self.split(&path, mounts, data, hidden) {
-                        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                        split => split?,
-                    }
+                    deeper.push(path);
                 } else if access(&path, AccessFlags::R_OK | AccessFlags::X_OK).is_ok()
                     && let Some(at) = guest_path(&path)
                     && self.lowers.len() < LIMIT
@@ -86,7 +107,7 @@ impl Skeleton {
                 }
             }
         }
-        Ok(())
+        Ok(deeper)
     }
 
     /// Makes it, attached nowhere.
@@ -101,8 +122,28 @@ impl Skeleton {
         for (link, target) in &self.links {
             symlinkat(target, root.as_fd(), link)?;
         }
+        for file in &self.files {
+            // One that this user may not read is left out, as are those that are too large.
+            let _ = copy(file, root.as_fd());
+        }
         Ok(root)
     }
+}
+
+/// Copies a file of the host's root to the same place below `root`, when it is small.
+fn copy(file: &Path, root: BorrowedFd<'_>) -> io::Result<()> {
+    let mut from = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(Path::new("/").join(file))?;
+    let found = from.metadata()?;
+    if !found.is_file() || found.len() > FILE_LIMIT {
+        return Ok(());
+    }
+    let mode = Mode::from_bits_truncate(found.mode() & 0o777);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut to = File::from(openat(root, file, flags, mode)?);
+    io::copy(&mut (&mut from).take(FILE_LIMIT), &mut to).map(drop)
 }
 
 fn guest_path(path: &Path) -> Option<GuestPath> {

@@ -20,6 +20,7 @@ pub(super) const CASES: &[Named] = &[
     ("as far as they go, from several lines", few_subordinate),
     ("where nothing gives them, it has user 0 alone, and the plan says why", no_helpers),
     ("where they are refused while it is made, it has user 0 alone, with a warning", refused),
+    ("a file that is mounted over in /etc costs nothing else of the host's root", split_root),
     ("a user that has an id set aside keeps nothing of moat's caller", set_aside_user),
 ];
 
@@ -174,6 +175,15 @@ fn refused() {
     let case = Case::busybox("id").user(UID);
     let case = case.with(|workload| workload.user = "ann".parse().unwrap());
     on_machine(&case, WHOLE, script).unwrap().ends_with(125).complains("only user 0");
+}
+
+fn split_root() {
+    // The machine's own /etc/passwd, subuid and subgid are mounted over here; others are not.
+    let script = "ls -d /usr/bin /var/lib /etc/ssl; head -c 5 /etc/group; echo; test -x /bin/ls; \
+        echo $?; ls /etc/passwd 2>/dev/null; test -e /etc/shadow; echo $?; echo x >> /etc/group; \
+        grep -c ^x$ /etc/group; chown 7:7 /etc/group && stat -c %u /etc/group";
+    let Some(outcome) = on_machine(&Case::shell(script).user(UID), WHOLE, "") else { return };
+    outcome.says("/etc/ssl\n/usr/bin\n/var/lib\nroot:\n0\n1\n1\n7");
 }
 
 fn set_aside_user() {
