@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_core::spec::{GuestPath, Level, Trust, User};
 use moat_microvm::boot::Discovery;
+use tracing_subscriber::filter::Targets;
 
 /// Runs a workload, declared once, in a container or in a micro-VM.
 #[derive(Debug, Parser)]
@@ -25,7 +26,7 @@ pub(crate) struct Cli {
     pub(crate) quiet: bool,
     /// Which of moat's own events to log on stderr, such as `debug` or `moat_microvm=trace`
     #[arg(long, global = true, value_name = "FILTER", env = "MOAT_LOG")]
-    pub(crate) log: Option<String>,
+    pub(crate) log: Option<Targets>,
 }
 
 /// How results and errors are written.

@@ -25,6 +25,8 @@ use clap::error::ErrorKind::{
 };
 use moat_core::diagnose::{Code, Fault};
 use moat_core::spec::Problems;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::args::{Cli, Format, Verb};
 use crate::output::Output;
@@ -54,8 +56,8 @@ fn main() -> ExitCode {
         Err(error) => return misunderstood(&error),
     };
     let output = Output::new(cli.format, cli.quiet);
-    if let Some(filter) = &cli.log {
-        log_to_stderr(filter);
+    if let Some(targets) = cli.log {
+        log_to_stderr(targets);
     }
     let status = match cli.verb {
         Verb::Run(run) => verbs::run::run(output, &run),
@@ -108,7 +110,7 @@ fn report(output: Output, failure: &Failure) -> u8 {
     }
 }
 
-fn log_to_stderr(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+fn log_to_stderr(targets: Targets) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }
