@@ -94,9 +94,16 @@ fn run(workload: &Resolved, dir: &Path) -> Result<Exit, Fault> {
         let size = TerminalSize { columns: columns.parse().unwrap(), rows: rows.parse().unwrap() };
         created.terminal().unwrap().resize(size)?;
     }
-    if !orders::carry_out(created.as_mut(), dir)? {
-        created.destroy()?;
-        return Ok(Exit { status: ExitStatus::Code(0), oom: false });
+    match orders::carry_out(created.as_mut(), dir) {
+        Ok(true) => {}
+        Ok(false) => {
+            created.destroy()?;
+            return Ok(Exit { status: ExitStatus::Code(0), oom: false });
+        }
+        Err(fault) => {
+            created.destroy()?;
+            return Err(fault);
+        }
     }
     let exit = created.wait(None, None)?.unwrap();
     assert_eq!(created.wait(None, None)?, Some(exit), "the same exit once there is one");

@@ -10,7 +10,7 @@ use moat_core::cgroup::Version;
 use super::{Cgroup, Error, above, file, process};
 
 /// How long processes may take to stop. One that waits for a disk stops only then.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a group's processes are to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Cgroup {
     /// Stops all its processes, those that they are just making too.
     ///
     /// # Errors
-    /// When there is no way to, or some do not stop within two seconds; all go on then.
+    /// When there is no way to, or some do not stop within five seconds; all go on then.
     pub fn freeze(&self) -> Result<(), Error> {
         let frozen = match (self.of_version(Version::V2).next(), &self.freezer) {
             (Some(dir), _) => order_v2(&dir, State::Frozen),
@@ -72,19 +72,18 @@ impl Cgroup {
     fn gather(&self, freezer: &Path) -> Result<(), Error> {
         file::make(freezer)?;
         let Some(members) = self.members() else { return Ok(()) };
-        for _ in 0..process::ROUNDS {
+        // One that is about to end can't be moved any more, and takes its time on a busy machine.
+        until(freezer, || {
             let there = process::list(freezer)?;
-            let missing: Vec<_> =
-                process::list(&members)?.into_iter().filter(|pid| !there.contains(pid)).collect();
-            if missing.is_empty() {
-                return spare_strangers(freezer, &members);
-            }
-            for pid in missing {
+            let mut missing = process::list(&members)?;
+            missing.retain(|pid| !there.contains(pid));
+            for pid in &missing {
                 // It may have ended since.
                 let _ = file::write(&freezer.join("cgroup.procs"), &pid.to_string());
             }
-        }
-        Err(Error::NotFrozen { path: freezer.to_owned() })
+            Ok(missing.is_empty())
+        })?;
+        spare_strangers(freezer, &members)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Error, file};
 use crate::sys::clone::{open_pid, signal_pidfd};
 
 /// How often a list that grows while it is gone through is read again.
-pub(super) const ROUNDS: u32 = 100;
+const ROUNDS: u32 = 100;
 
 /// The processes of a group; none where the group is not there.
 pub(super) fn list(dir: &Path) -> Result<Vec<Pid>, Error> {

@@ -1,7 +1,8 @@
 //! The limits of the container table: held, or refused with the reason.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use moat_core::cgroup::{Controller, Version};
 use moat_core::spec::{Bytes, IoMax, Propagation, Volume, VolumeSource};
 
 use super::Named;
@@ -22,6 +23,7 @@ pub(super) const CASES: &[Named] = &[
     ("a disk named twice is refused", disk_twice),
     ("a weight is held where a disk shares by weight, and else refused", io_weight),
     ("a plain user's limit that can't be held is refused", plain_user),
+    ("a plain user to whom a group is delegated has it all", delegated),
     ("a start without such limits makes no further group", only_what_is_needed),
 ];
 
@@ -31,9 +33,9 @@ fn line<'o>(outcome: &'o Outcome, key: &str) -> &'o str {
     found.unwrap_or_else(|| panic!("no {key} in {outcome:?}"))
 }
 
-fn on_v2() -> bool {
-    let found = moat_host::cgroup::everywhere();
-    found.0.values().all(|tree| tree.version == moat_core::cgroup::Version::V2)
+/// Whether a controller is in the tree of cgroup v2: they may be split.
+fn on_v2(controller: Controller) -> bool {
+    moat_host::cgroup::everywhere().0[&controller].version == Version::V2
 }
 
 fn cpuset() {
@@ -64,7 +66,7 @@ fn swap() {
     });
     let outcome = case.run();
     outcome.ends_with(0);
-    if on_v2() {
+    if on_v2(Controller::Memory) {
         assert_eq!(line(&outcome, "memory.swap.max"), "33554432");
     } else {
         assert_eq!(line(&outcome, "memory.memsw.limit_in_bytes"), "100663296");
@@ -75,7 +77,7 @@ fn no_swap() {
     let case = Case::shell("sleep 0.4")
         .var("MOAT_TEST_ORDERS", "show memory.swap.max; show memory.memsw.limit_in_bytes");
     let outcome = case.with(|workload| workload.resources.memory = Bytes::mib(64)).run();
-    if on_v2() {
+    if on_v2(Controller::Memory) {
         assert_eq!(line(&outcome, "memory.swap.max"), "0");
     } else {
         assert_eq!(line(&outcome, "memory.memsw.limit_in_bytes"), "67108864");
@@ -110,7 +112,7 @@ fn io_max() {
     let outcome = case.var("MOAT_TEST_ORDERS", orders).run();
     outcome.ends_with(0);
     let number = disk.number();
-    if on_v2() {
+    if on_v2(Controller::Io) {
         let expected = format!("{number} rbps=max wbps=2097152 riops=max wiops=max");
         assert_eq!(line(&outcome, "io.max"), expected);
     } else {
@@ -174,7 +176,7 @@ fn io_weight() {
     }
     let outcome = case.run();
     outcome.ends_with(0);
-    let file = if on_v2() { "io.bfq.weight" } else { "blkio.bfq.weight" };
+    let file = if on_v2(Controller::Io) { "io.bfq.weight" } else { "blkio.bfq.weight" };
     assert!(["default 200", "200"].contains(&line(&outcome, file)), "{outcome:?}");
 }
 
@@ -184,15 +186,91 @@ fn plain_user() {
     case.run().ends_with(5).complains("`container.cpuset` can't be held on this host");
 }
 
+fn delegated() {
+    let Some(group) = Delegated::make() else { return };
+    let orders = "show memory.max; show cpuset.cpus; stats; pause; resume; destroy";
+    let case = Case::shell("sleep 600").user(UID).var("MOAT_TEST_ORDERS", orders);
+    let case = case.with(|workload| {
+        workload.resources.memory = Bytes::mib(48);
+        workload.container.cpuset = Some("0".parse().unwrap());
+    });
+    let outcome = group.run(&case);
+    outcome.ends_with(0);
+    assert_eq!(line(&outcome, "memory.max"), "50331648");
+    assert_eq!(line(&outcome, "cpuset.cpus"), "0");
+    assert_eq!(super::pause::figures(&outcome)[0].memory_limit, Bytes::mib(48));
+}
+
+/// A group of cgroup v2 that belongs to a plain user, who is in a group below it.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn make() -> Option<Self> {
+        let root = PathBuf::from("/sys/fs/cgroup");
+        if !on_v2(Controller::Memory) || !root.join("cgroup.controllers").exists() {
+            println!("skipped: only groups of cgroup v2 are delegated");
+            return None;
+        }
+        let enable = |dir: &Path| {
+            for name in ["memory", "cpu", "pids", "cpuset", "io"] {
+                std::fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")).unwrap();
+            }
+        };
+        enable(&root);
+        let all = Self(root.join(format!("moat-test-{}", std::process::id())));
+        let session = all.0.join("session");
+        std::fs::create_dir_all(&session).unwrap();
+        enable(&all.0);
+        for dir in [&all.0, &session] {
+            for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                std::os::unix::fs::chown(dir.join(name), Some(UID), Some(UID)).unwrap();
+            }
+        }
+        Some(all)
+    }
+
+    /// Runs a case's monitor in it.
+    fn run(&self, case: &Case) -> Outcome {
+        let plain = case.command();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+        command.arg(self.0.join("session/cgroup.procs"));
+        command.arg(plain.get_program()).args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = command.output().unwrap();
+        Outcome {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        // What the container left would keep these from going.
+        for name in ["moat", "session", ""] {
+            let dir = self.0.join(name);
+            if dir.exists() {
+                std::fs::remove_dir(&dir).unwrap();
+            }
+        }
+    }
+}
+
 fn only_what_is_needed() {
     let case = Case::shell("sleep 0.4");
     let case =
         case.var("MOAT_TEST_ORDERS", "show cpuset.mems; show blkio.bfq.weight; show freezer.state");
     let outcome = case.run();
     outcome.ends_with(0);
-    if !on_v2() {
-        for file in ["cpuset.mems", "blkio.bfq.weight", "freezer.state"] {
-            assert_eq!(line(&outcome, file), "not there");
-        }
+    // The group of v2 may have files that an earlier one has asked for.
+    let v1 = [
+        ("cpuset.mems", !on_v2(Controller::Cpuset)),
+        ("blkio.bfq.weight", !on_v2(Controller::Io)),
+        ("freezer.state", true),
+    ];
+    for (file, _) in v1.into_iter().filter(|(_, is_v1)| *is_v1) {
+        assert_eq!(line(&outcome, file), "not there");
     }
 }
