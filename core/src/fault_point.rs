@@ -123,6 +123,22 @@ fault_points! {
     /// Phase `Stopping` is written down.
     MarkedStopping,
 
+    // What is asked of a workload that runs.
+    /// The process that is to enter it for a further one is made.
+    SessionMade,
+    /// That is in the workload's cgroup.
+    SessionJoined,
+    /// It is in the workload's namespaces.
+    SessionEntered,
+    /// The further process is there, and all but the command.
+    SessionPrepared,
+    /// The monitor knows of the further process.
+    SessionHeard,
+    /// The group that stops processes is there, and has them.
+    Gathered,
+    /// They are stopped.
+    Frozen,
+
     // The end.
     /// The reaper has reaped the workload.
     WorkloadReaped,

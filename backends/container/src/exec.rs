@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Process, StartError};
 use moat_core::spec::Signal;
 use moat_core::workload::{Exec, SessionEvent, SessionId};
@@ -202,7 +203,10 @@ impl Entering {
         }
         match self.line.receive() {
             // The first counts: on its last steps the process is within reach of the workload's.
-            Ok(Some(Report::Entered(process))) => self.process = self.process.or(Some(process)),
+            Ok(Some(Report::Entered(process))) => {
+                FaultPoint::SessionHeard.reached();
+                self.process = self.process.or(Some(process));
+            }
             Ok(Some(Report::Terminal(master))) => self.terminal = self.terminal.or(Some(master)),
             Ok(Some(Report::Failed(error))) => self.failed = Some(error),
             Ok(None) | Err(_) => return Heard::End(self),
@@ -289,6 +293,7 @@ impl Exec for Running {
         let options = clone::Options { namespaces: Namespaces::NONE, cgroup };
         let enterer = clone::spawn(options, || enter::run(process, &door, wiring));
         let enterer = enterer.map_err(no_more)?;
+        FaultPoint::SessionMade.reached();
         let id = SessionId(self.sessions.next);
         self.sessions.next += 1;
         let (process, terminal, failed) = (None, None, None);

@@ -16,6 +16,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Process, StartError};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -219,6 +220,7 @@ fn enter(process: &Process, door: &Door<'_>, wiring: &Wiring) -> Result<(), Star
     let mut keep = wiring.numbers();
     keep.extend(door.way.numbers());
     keep.extend(door.cgroup.numbers());
+    keep.extend(FaultPoint::descriptor());
     descriptor::keep_only(&mut keep).step(|| "close descriptors")?;
     hide()?;
     title::hide().step(|| "hide moat's command line")?;
@@ -228,7 +230,9 @@ fn enter(process: &Process, door: &Door<'_>, wiring: &Wiring) -> Result<(), Star
     SigSet::all().thread_block().step(|| "block signals")?;
     limits::raise_hard(Pid::from_raw(0), &process.rlimits).step(|| "raise resource limits")?;
     door.cgroup.join().step(|| "join the cgroup")?;
+    FaultPoint::SessionJoined.reached();
     door.way.enter().map_err(gone).step(step)?;
+    FaultPoint::SessionEntered.reached();
     become_root(door.ids)?;
     // The change of user may have undone it (proc(5), /proc/sys/fs/suid_dumpable).
     hide()?;
@@ -269,6 +273,7 @@ fn live(
 ) -> Result<std::convert::Infallible, StartError> {
     let mut keep = wiring.numbers();
     keep.push(held.as_raw_fd());
+    keep.extend(FaultPoint::descriptor());
     descriptor::keep_only(&mut keep).step(|| "close descriptors")?;
     let stdio = match (process.terminal, &wiring.stdio) {
         (Some(size), _) => {
@@ -289,6 +294,7 @@ fn live(
             .step(|| "set up stdin, stdout and stderr")?,
     };
     let program = Program::prepare(process, door.ids, stdio)?;
+    FaultPoint::SessionPrepared.reached();
     // Only once its owner knows of it.
     File::from(held).read_exact(&mut [0]).step(|| "start the command")?;
     if door.exposed {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moat_core::cgroup::Version;
+use moat_core::fault_point::FaultPoint;
 
 use super::{Cgroup, Error, above, file, process};
 
@@ -40,11 +41,13 @@ impl Cgroup {
     pub fn freeze(&self) -> Result<(), Error> {
         let frozen = match (self.of_version(Version::V2).next(), &self.freezer) {
             (Some(dir), _) => order_v2(&dir, State::Frozen),
-            (None, Some(freezer)) => {
-                self.gather(freezer).and_then(|()| order_v1(freezer, State::Frozen))
-            }
+            (None, Some(freezer)) => self.gather(freezer).and_then(|()| {
+                FaultPoint::Gathered.reached();
+                order_v1(freezer, State::Frozen)
+            }),
             (None, None) => return Err(Error::NoFreezer),
         };
+        FaultPoint::Frozen.reached();
         if frozen.is_err() {
             // What failed first is what the user should hear of.
             let _ = self.thaw();
