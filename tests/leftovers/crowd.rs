@@ -25,7 +25,7 @@ const WIDTH: usize = 50;
 /// How many there are when nobody asks: half a minute natively, and no longer in the bed.
 fn runs() -> usize {
     let asked = env::var("MOAT_CROWD").ok().and_then(|runs| runs.parse().ok());
-    asked.unwrap_or(if host::is_bed() { 60 } else { 1000 })
+    asked.unwrap_or(if host::is_bed() { 40 } else { 1000 })
 }
 
 /// How a run ends.

@@ -2,7 +2,7 @@
 //! could not remove the next moat does, and says so.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,11 +15,13 @@ use moat_tests::seen::Seen;
 use moat_tests::workspace::Workspace;
 use nix::sys::signal::Signal;
 
+use crate::odd::{is, until};
+
 /// A user that nobody knows, and moat started by it.
 const PLAIN: u32 = 54321;
 
 /// The points that are reached in other processes than moat itself.
-const ELSEWHERE: [FaultPoint; 16] = [
+const ELSEWHERE: [FaultPoint; 19] = [
     FirstBegun,
     DescriptorsClosed,
     Joined,
@@ -36,6 +38,9 @@ const ELSEWHERE: [FaultPoint; 16] = [
     WorkloadRestricted,
     SaidStarted,
     WorkloadReaped,
+    SessionJoined,
+    SessionEntered,
+    SessionPrepared,
 ];
 
 /// What is moat's own work, but not where a plain user started it.
@@ -79,6 +84,10 @@ enum With {
 pub(crate) fn all() -> Vec<Kill> {
     let mut kills = Vec::new();
     for &point in FaultPoint::ALL {
+        if host::is_bed() && place(point) < place(CgroupBegun) || !is_here(point) {
+            // What it has there is the same natively, in less time.
+            continue;
+        }
         kills.push(Kill { point, who: Who::Moat, with: With::Reaper });
         if ELSEWHERE.contains(&point) {
             kills.push(Kill { point, who: Who::Itself, with: With::Reaper });
@@ -86,7 +95,7 @@ pub(crate) fn all() -> Vec<Kill> {
         if BUILDING.contains(&point) && host::is_root() {
             kills.push(Kill { point, who: Who::Itself, with: With::PlainUser });
         }
-        if is_start(point) {
+        if is_start(point) && !host::is_bed() {
             if !OF_THE_REAPER.contains(&point) {
                 kills.push(Kill { point, who: Who::Moat, with: With::NoReaper });
             }
@@ -97,6 +106,11 @@ pub(crate) fn all() -> Vec<Kill> {
         }
     }
     kills
+}
+
+/// Only cgroups of v1 have a group apart by which processes are stopped.
+fn is_here(point: FaultPoint) -> bool {
+    point != Gathered || Path::new("/sys/fs/cgroup/freezer/cgroup.procs").exists()
 }
 
 fn place(point: FaultPoint) -> usize {
@@ -201,6 +215,10 @@ impl Case {
                 live.signal(Signal::SIGTERM)?;
                 live.finish()
             }
+            SessionMade | SessionJoined | SessionEntered | SessionPrepared | SessionHeard => {
+                self.asked(armed(self.moat(&endless)?), &["exec", "case", "sleep", "1000"])
+            }
+            Gathered | Frozen => self.asked(armed(self.moat(&endless)?), &["pause", "case"]),
             point if place(point) >= place(OrphanLocked) => {
                 let live = self.moat(&endless)?.env("MOAT_FAULT_POINT", "HeardStarted").start()?;
                 live.finish()?.status(137)?;
@@ -211,14 +229,36 @@ impl Case {
         }
     }
 
+    /// Comes to the point when the workload runs and something is asked of it.
+    fn asked(&self, moat: Moat, verb: &[&str]) -> Result<Seen> {
+        let mut live = moat.start()?;
+        live.wait_for("runs\n")?;
+        let asking = self.watched.watch(self.space.verb(verb)?).timeout(REACHED).start()?;
+        if self.kill.who == Who::Itself {
+            // Only the further process: whoever asked for it is told, and the workload runs on.
+            let asking = asking.finish()?;
+            ensure!(asking.status != 0, "it was never there\n{}", asking.shown());
+            live.signal(Signal::SIGKILL)?;
+            let mut killed = live.finish()?;
+            ensure!(killed.status == 137, "it did not run on\n{}", killed.shown());
+            self.moat(&["true"])?.run()?.status(0)?;
+            killed.status = asking.status;
+            return Ok(killed);
+        }
+        // What is paused may keep moat's output open: it is ended by the next moat.
+        until("moat's end", || is(&live, 'Z'))?;
+        if self.kill.point == Frozen {
+            self.moat(&["true"])?.run()?.status(0)?.stderr_has("cleaned up after")?;
+        }
+        let asking = asking.finish()?;
+        ensure!(asking.status != 0, "a dead moat has answered\n{}", asking.shown());
+        live.finish()
+    }
+
     /// The instances of which there is a directory, and those of them that had begun.
     fn left(&self) -> (Vec<String>, Vec<String>) {
         let ids = self.watched.instances();
-        let begun = ids.iter().filter(|id| {
-            let dir = self.space.path().join("runtime/moat/instances").join(id);
-            let journal = fs::read_to_string(dir.join("instance.jsonl")).unwrap_or_default();
-            journal.contains('\n')
-        });
+        let begun = ids.iter().filter(|id| self.watched.has_begun(id));
         let begun = begun.cloned().collect();
         (ids, begun)
     }
@@ -245,7 +285,7 @@ impl Case {
 }
 
 /// Whether the process after which a probe's group is named is there.
-fn is_alive(group: &std::path::Path) -> bool {
+fn is_alive(group: &Path) -> bool {
     let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.strip_prefix("probe-").is_some_and(|pid| std::path::Path::new("/proc").join(pid).exists())
+    name.strip_prefix("probe-").is_some_and(|pid| Path::new("/proc").join(pid).exists())
 }

@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     trials.push(trial("odd::sessions".to_owned(), odd::sessions));
     trials.push(trial("odd::strangers".to_owned(), odd::strangers));
     trials.push(trial("odd::stuck".to_owned(), odd::stuck));
-    for point in odd::HALTS {
+    trials.push(trial("release".to_owned(), release));
+    // Nothing of it depends on what differs in the bed.
+    for point in odd::HALTS.into_iter().filter(|_| !host::is_bed()) {
         trials.push(trial(format!("halted::{point:?}"), move || odd::halted(point)));
     }
     for kill in killed::all() {
@@ -36,4 +38,21 @@ fn main() -> ExitCode {
 
 fn trial(name: String, run: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+/// A release build has no fault points.
+fn release() -> anyhow::Result<()> {
+    const VARIABLE: &[u8] = b"MOAT_FAULT_POINT";
+    let debug = moat_tests::moat::executable()?;
+    let release = debug.parent().and_then(|dir| Some(dir.parent()?.join("release/moat")));
+    let Some(release) = release.filter(|release| release.exists()) else {
+        moat_tests::skip!("there is no release build beside this one");
+    };
+    let has = |moat: &std::path::Path| -> anyhow::Result<bool> {
+        let bytes = std::fs::read(moat)?;
+        Ok(bytes.windows(VARIABLE.len()).any(|window| window == VARIABLE))
+    };
+    anyhow::ensure!(has(&debug)?, "this moat can't be ended anywhere");
+    anyhow::ensure!(!has(&release)?, "{} has fault points", release.display());
+    Ok(())
 }

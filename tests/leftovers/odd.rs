@@ -82,12 +82,13 @@ impl Case {
 }
 
 /// Whether moat is in this state (proc_pid_stat(5)); of its output nothing is said.
-fn is(live: &Live, state: char) -> bool {
+pub(crate) fn is(live: &Live, state: char) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", live.pid()));
     stat.is_ok_and(|stat| stat.contains(&format!(") {state} ")))
 }
 
-fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
+/// Waits until it is so.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + SOON;
     while !is_so() {
         ensure!(Instant::now() < deadline, "{what} took too long");

@@ -58,6 +58,13 @@ impl Watched {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Whether an instance had its record before its moat was killed: else nothing was made yet, of
+    /// which there could be something to say.
+    pub fn has_begun(&self, id: &str) -> bool {
+        let journal = self.runtime.join("moat/instances").join(id).join("instance.jsonl");
+        fs::read_to_string(journal).is_ok_and(|text| text.contains('\n'))
+    }
+
     /// The pid that stands for the one workload that runs: by its journal, the container's first
     /// process or the micro-VM's VMM.
     pub fn pid(&self) -> Option<i32> {

@@ -2,7 +2,7 @@
 //! remove the next run removes, and says so.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use moat_tests::remains::Watched;
@@ -50,12 +50,10 @@ fn kill(
     watched.no_process()?;
     let left = watched.instances();
     ensure!(!running || left.len() == 1, "its state should still be there: {left:?}");
-    // Less than a second old and without a header, it may belong to a moat that is about to write.
-    thread::sleep(Duration::from_millis(if running { 0 } else { 1100 }));
-
+    let begun: Vec<_> = left.iter().filter(|id| watched.has_begun(id)).collect();
     let next = watched.watch(space.moat(&["true"])?).run()?;
     next.status(0)?.stdout("")?;
-    match left.as_slice() {
+    match begun.as_slice() {
         [] => next.stderr("")?,
         [id, ..] => next.stderr_has("cleaned up after")?.stderr_has(id)?,
     };
