@@ -19,7 +19,7 @@ use moat_core::spec::GuestPath;
 use moat_host::procfs;
 use moat_init::sys::mount::{self, Attributes};
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, mkdirat, umask};
 use nix::unistd::{AccessFlags, access, symlinkat};
 
 /// What `/` is made of.
@@ -115,6 +115,14 @@ impl Skeleton {
     /// # Errors
     /// The kernel's.
     pub(crate) fn make(&self) -> nix::Result<OwnedFd> {
+        // The modes are for all users of the workload, whatever the caller gives new files.
+        let callers = umask(Mode::empty());
+        let made = self.fill();
+        umask(callers);
+        made
+    }
+
+    fn fill(&self) -> nix::Result<OwnedFd> {
         let root = mount::tmpfs(SIZE, 0o755, (0, 0), Attributes::NO_DEV)?;
         for directory in &self.directories {
             mkdirat(root.as_fd(), directory, Mode::from_bits_truncate(0o755))?;

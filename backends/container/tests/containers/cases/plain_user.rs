@@ -184,6 +184,10 @@ fn split_root() {
         grep -c ^x$ /etc/group; chown 7:7 /etc/group && stat -c %u /etc/group";
     let Some(outcome) = on_machine(&Case::shell(script).user(UID), WHOLE, "") else { return };
     outcome.says("/etc/ssl\n/usr/bin\n/var/lib\nroot:\n0\n1\n1\n7");
+    // Its other users too, whatever the caller lets others do with new files.
+    let case = Case::shell("id -u; head -c 5 /etc/group; test -x /bin/ls && ls /etc >/dev/null");
+    let case = case.user(UID).with(|workload| workload.user = "1234:5".parse().unwrap());
+    on_machine(&case, WHOLE, "umask 077;").unwrap().says("1234\nroot:");
 }
 
 fn set_aside_user() {
