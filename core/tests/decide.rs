@@ -269,7 +269,10 @@ fn what_a_micro_vm_does_not_have_is_refused_and_nothing_weaker_is_chosen_for_it(
         let asking = slave(workload.trust, workload.isolation);
         match (decision, decided(policy, &asking, facts)) {
             (Ok(plain), Ok(same)) => {
-                assert_eq!((plain.isolation, same.isolation), (Isolation::Container, plain.isolation));
+                assert_eq!(
+                    (plain.isolation, same.isolation),
+                    (Isolation::Container, plain.isolation)
+                );
             }
             (Ok(plain), Err(Refusal::Unsupported { .. })) => {
                 assert_eq!(plain.isolation, Isolation::Vm);

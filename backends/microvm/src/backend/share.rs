@@ -70,7 +70,8 @@ impl Shared {
             .map_err(at("make all mounts private", "/"))?;
         // Copied before the skeleton is mounted, which could otherwise lie inside the root.
         let root = copy(&self.root, true)?;
-        let volumes = self.volumes.iter().map(|volume| copy(volume.source.path(), volume.read_only));
+        let volumes =
+            self.volumes.iter().map(|volume| copy(volume.source.path(), volume.read_only));
         let volumes: Vec<OwnedFd> = volumes.collect::<Result<_, _>>()?;
 
         let skeleton = mount::tmpfs(SKELETON, 0o755, (0, 0), INERT).map_err(at("make", "tmpfs"))?;
