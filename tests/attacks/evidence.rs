@@ -122,6 +122,9 @@ impl Outcome {
     /// When it does so no more, or does not bite.
     pub(crate) fn verdict_of_hole(&self, why: &str) -> Result<Option<String>, String> {
         let let_in = |evidence: &&Evidence| matches!(evidence.kind, Kind::Got | Kind::Past);
+        if self.behind.is_empty() {
+            return Ok(Some("moat does not run such a workload here".to_owned()));
+        }
         if !self.behind.iter().any(|evidence| let_in(&evidence)) {
             return Err("no longer succeeds behind moat: take `hole` out of its case".to_owned());
         }

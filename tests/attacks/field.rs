@@ -75,6 +75,15 @@ impl<'a> Field<'a> {
         told(&self.space.run(&self.command(arguments))?)
     }
 
+    /// Attacks as a workload of moat that has CAP_SYS_ADMIN; `None` where moat refuses that, since ids
+    /// can't be mapped.
+    pub(crate) fn moat_as_admin(&self) -> Result<Option<Vec<Evidence>>> {
+        self.space.spec("security = { cap_add = [\"SYS_ADMIN\"] }")?;
+        let seen = self.space.run(&self.command(&[]))?;
+        let refused = seen.err().contains("SYS_ADMIN can't be added");
+        if refused { Ok(None) } else { told(&seen).map(Some) }
+    }
+
     /// Attacks as a workload of the naive runtime, which this may change.
     pub(crate) fn naive(&self, change: impl FnOnce(&mut Naive)) -> Result<Vec<Evidence>> {
         self.naive_with(&[], change)

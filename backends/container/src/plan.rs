@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
-use moat_core::spec::{GuestPath, Propagation, Resolved, Root};
+use moat_core::spec::{Capability, GuestPath, Propagation, Resolved, Root};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
 use moat_host::idmap::Range;
@@ -61,6 +61,11 @@ impl ContainerPlan {
         let source = |index: usize| volumes.get(index).map_or(Path::new(""), Volume::path);
         let mut sandbox =
             describe(workload, terminal, lowers, hidden, |index, _| source(index).to_owned())?;
+        if let Mapping::Identity { path } = &mapping
+            && sandbox.process.capabilities.contains(&Capability::SYS_ADMIN)
+        {
+            return Err(unmapped_admin(path));
+        }
         sandbox.limits = Limits::new(&workload.resources, &workload.container);
         sandbox.process.label = label(&workload.container)?;
         let cgroup = limits::place(&mut sandbox.limits)?;
@@ -214,6 +219,18 @@ impl Plan for ContainerPlan {
         self.volumes.iter().try_for_each(Volume::make)?;
         Ok(Box::new(create::create(*self, dir)?))
     }
+}
+
+/// Whoever may mount can take away what makes /proc/sys read-only; its files are user 0's, and where
+/// that is the host's own, so would the kernel's settings be.
+fn unmapped_admin(path: &Path) -> Fault {
+    let path = path.display();
+    let what = format!(
+        "the capability SYS_ADMIN can't be added: {path} is on a filesystem without id-mapped mounts, \
+         so user 0 would be this host's, and could change this host's kernel"
+    );
+    Fault::new(Code::Container, what)
+        .hint(format!("leave SYS_ADMIN or {path} out, or ask for `--isolation vm`"))
 }
 
 /// The lower directories of a root, and what of them is hidden.

@@ -9,7 +9,7 @@ pub(super) const CASE: Case = Case {
     cve: None,
     hole: Some("the masks are in a mount namespace that the workload's own user namespace owns"),
     attack,
-    behind: |field| field.moat("[workload.case.security]\ncap_add = [\"SYS_ADMIN\"]"),
+    behind: |field| Ok(field.moat_as_admin()?.unwrap_or_default()),
     open: |field| field.naive(|naive| naive.masks = true),
 };
 

@@ -1,5 +1,6 @@
 //! One file for each attack.
 
+mod admin_unmapped;
 mod bpf;
 mod cgroup_files;
 mod chroot_escape;
@@ -111,6 +112,7 @@ cases![
     masks_bypassed,
     masks_as_admin,
     identity_map,
+    admin_unmapped,
     setuid_program,
     file_capabilities,
     setuid_left_on_volume,

@@ -12,7 +12,7 @@ pub(super) const CASE: Case = Case {
     hole: None,
     attack,
     behind: |field| field.moat(""),
-    open: |field| field.moat("[workload.case.security]\ncap_add = [\"SYS_ADMIN\"]"),
+    open: |field| field.naive(|_| {}),
 };
 
 fn attack(tries: &Tries, _: &[&str]) {
