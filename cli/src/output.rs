@@ -41,6 +41,11 @@ impl Output {
         if !out.ends_with('\n') {
             out.push('\n');
         }
+        self.raw(&out)
+    }
+
+    /// Writes a verb's result that is the same in either format.
+    pub(crate) fn raw(self, out: &str) -> Result<(), Fault> {
         match io::stdout().lock().write_all(out.as_bytes()) {
             // Whoever reads us has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -84,8 +84,18 @@ fn on_a_terminal(name: &str, args: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn the_shipped_schema_is_what_moat_prints() -> Result<()> {
-    let shipped = fs::read_to_string(Path::new(&root()).join("docs/spec.schema.json"))?;
+fn the_shipped_schema_is_what_the_types_make_and_moat_prints() -> Result<()> {
+    let path = Path::new(&root()).join("docs/spec.schema.json");
+    let made = format!("{:#}\n", moat_core::spec::schema());
+    if std::env::var_os("MOAT_WRITE_SCHEMA").is_some() {
+        fs::write(&path, &made)?;
+    }
+    let shipped = fs::read_to_string(&path)?;
+    ensure!(
+        shipped == made,
+        "{} is not what the types make: run this test with MOAT_WRITE_SCHEMA=1",
+        path.display()
+    );
     moat(&["schema"])?.run()?.status(0)?.stdout(&shipped)?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod parse;
 mod problem;
 mod resolve;
 mod resolved;
+#[cfg(feature = "schema")]
 mod schema;
 mod value;
 pub mod written;
@@ -27,6 +28,7 @@ pub use resolved::{
     ContainerOptions, InertKey, IsolationRequest, Landlock, NetworkMode, Resolved, Resources, Root,
     Seccomp, Security, VmOptions,
 };
+#[cfg(feature = "schema")]
 pub use schema::schema;
 pub use value::{
     Bytes, Capability, CapabilitySet, Condition, CpuSet, Cpus, DEFAULT_CAPABILITIES, GuestPath,

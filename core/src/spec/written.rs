@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-
+#[cfg(feature = "schema")]
 use super::schema::DurationText;
 use super::{
     Bytes, CapabilitySet, Condition, CpuSet, Cpus, GuestPath, HostPath, Hostname, Image, IoMax,
@@ -26,16 +25,18 @@ pub struct At<T> {
 }
 
 /// A file that declares workloads for moat.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields, title = "moat spec")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields, title = "moat spec"))]
 pub struct Document {
     /// The workloads, by name.
     pub workload: BTreeMap<Name, Workload>,
 }
 
 /// One workload. Exactly one of `image`, `rootfs` and `oci` says where its root comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Workload {
     /// `"host"`: this machine's own root, copy-on-write. A reference to a registry's image is not
     /// supported yet.
@@ -86,41 +87,42 @@ pub struct Workload {
     /// What asks it to end. Default: "SIGTERM".
     pub stop_signal: Option<Signal>,
     /// How long it has to end before SIGKILL. Default: "10s".
-    #[schemars(with = "Option<DurationText>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<DurationText>"))]
     pub stop_timeout: Option<Duration>,
     /// Not supported yet: workloads of this file that come first.
     pub depends_on: Option<BTreeMap<Name, Condition>>,
     /// Container or micro-VM.
-    #[schemars(with = "Option<IsolationTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<IsolationTable>"))]
     pub isolation: IsolationTable,
     /// How much it may use.
-    #[schemars(with = "Option<ResourcesTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<ResourcesTable>"))]
     pub resources: ResourcesTable,
     /// How it is connected.
-    #[schemars(with = "Option<NetworkTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<NetworkTable>"))]
     pub network: NetworkTable,
     /// Not supported yet: how moat finds out whether it works.
     pub healthcheck: Option<Healthcheck>,
     /// Not supported yet: values from outside this file, as files below /run/secrets.
     pub secrets: Option<BTreeMap<String, Secret>>,
     /// What it may ask of its kernel.
-    #[schemars(with = "Option<SecurityTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<SecurityTable>"))]
     pub security: SecurityTable,
     /// Limits of setrlimit(2): a number, a size or a duration, as each counts; "unlimited"; or
     /// `{ soft = ..., hard = ... }`.
-    #[schemars(with = "Option<super::schema::Rlimits>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::Rlimits>"))]
     pub rlimits: Vec<Rlimit>,
     /// What only a micro-VM has; means nothing in a container.
-    #[schemars(with = "Option<VmTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<VmTable>"))]
     pub vm: VmTable,
     /// What only a container has; means nothing in a micro-VM.
-    #[schemars(with = "Option<ContainerTable>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<ContainerTable>"))]
     pub container: ContainerTable,
 }
 
 /// Container or micro-VM.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct IsolationTable {
     /// What is asked; "auto" leaves it to policy. Default: "auto".
     pub level: Option<Level>,
@@ -131,21 +133,23 @@ pub struct IsolationTable {
 }
 
 /// How much it may use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct ResourcesTable {
     /// Processors, 0.01 to 256. Default: 1.
     pub cpus: Option<Cpus>,
     /// Memory, at least "16MiB". Default: "512MiB".
     pub memory: Option<Bytes>,
     /// Processes and threads together. Default: 512.
-    #[schemars(range(min = 1, max = 4_194_304))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_194_304)))]
     pub pids: Option<u32>,
 }
 
 /// How it is connected.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct NetworkTable {
     /// "none": loopback only. "nat", "bridge:NAME" and "host" are not supported yet. Default:
     /// "none".
@@ -153,28 +157,30 @@ pub struct NetworkTable {
 }
 
 /// How moat finds out whether it works.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Healthcheck {
     /// Not supported yet: what is run inside; status 0 is healthy.
     pub command: Option<Vec<String>>,
     /// Not supported yet: the time between two checks.
-    #[schemars(with = "Option<DurationText>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<DurationText>"))]
     pub interval: Option<Duration>,
     /// Not supported yet: how long a check may take.
-    #[schemars(with = "Option<DurationText>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<DurationText>"))]
     pub timeout: Option<Duration>,
     /// Not supported yet: how many failures in a row make it unhealthy.
-    #[schemars(range(min = 1, max = 1000))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1000)))]
     pub retries: Option<u32>,
     /// Not supported yet: how long failures don't count at first.
-    #[schemars(with = "Option<DurationText>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<DurationText>"))]
     pub start_period: Option<Duration>,
 }
 
 /// Where a secret comes from: exactly one of the keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Secret {
     /// Not supported yet: a file of the host.
     pub file: Option<HostPath>,
@@ -185,8 +191,9 @@ pub struct Secret {
 }
 
 /// What it may ask of its kernel.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct SecurityTable {
     /// Capabilities beyond the default set, such as "NET_ADMIN", or "ALL".
     pub cap_add: Option<Vec<CapabilitySet>>,
@@ -202,8 +209,9 @@ pub struct SecurityTable {
 }
 
 /// What files a workload may use at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct LandlockTable {
     /// It may read and execute what is at or below these, besides those of write.
     pub read: Option<Vec<GuestPath>>,
@@ -212,30 +220,32 @@ pub struct LandlockTable {
 }
 
 /// What only a micro-VM has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct VmTable {
     /// Virtual processors. Default: resources.cpus, rounded up.
-    #[schemars(range(min = 1, max = 32))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 32)))]
     pub vcpus: Option<u8>,
     /// A kernel bundle, as `moat kernel ls` names it. Default: "default".
     pub kernel: Option<KernelName>,
 }
 
 /// What only a container has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct ContainerTable {
     /// The host's processors that it runs on, such as "0-3,8". Default: all.
     pub cpuset: Option<CpuSet>,
     /// Swap space beside resources.memory. Default: "0B", none.
     pub swap: Option<Bytes>,
     /// Its share of a busy block device. The kernel's default is 100.
-    #[schemars(range(min = 1, max = 10_000))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 10_000)))]
     pub io_weight: Option<u16>,
     /// How fast it may use the host's block devices: for each, by its path, at least one of
     /// read_bps, write_bps, read_iops, write_iops.
-    #[schemars(with = "Option<BTreeMap<String, IoMax>>")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<BTreeMap<String, IoMax>>"))]
     pub io_max: Option<BTreeMap<PathBuf, IoMax>>,
     /// The AppArmor profile it runs under, which the host must have loaded.
     pub apparmor: Option<String>,

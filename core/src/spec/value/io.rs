@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Bytes;
 
 /// The most that the workload reads from and writes to one block device in a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct IoMax {
     /// How much is read in a second.
     pub read_bps: Option<Bytes>,
     /// How much is written in a second.
     pub write_bps: Option<Bytes>,
     /// How many reads there are in a second.
-    #[schemars(range(min = 1, max = 4_294_967_295_u64))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_294_967_295_u64)))]
     pub read_iops: Option<u64>,
     /// How many writes there are in a second.
-    #[schemars(range(min = 1, max = 4_294_967_295_u64))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_294_967_295_u64)))]
     pub write_iops: Option<u64>,
 }
 
