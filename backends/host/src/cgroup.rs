@@ -36,7 +36,7 @@ impl Unusable {
 /// # Errors
 /// Why there is no such place for one of them.
 pub fn locate(controllers: &[Controller]) -> Result<Hierarchy, Unusable> {
-    let mounts = customary(controllers).map_or_else(mounts, Ok)?;
+    let mounts = customary(controllers).map_or_else(self::mounts, Ok)?;
     let unified = mounts.iter().rfind(|mount| mount.kind == "cgroup2");
     let offered = unified.map(|mount| controllers_of(&mount.at)).unwrap_or_default();
     let is_offered = |controller: &Controller| has(&offered, *controller);
@@ -53,7 +53,10 @@ pub fn locate(controllers: &[Controller]) -> Result<Hierarchy, Unusable> {
         found.extend(in_unified.into_iter().map(|controller| (controller, tree.clone())));
     }
     for controller in in_legacy {
-        let parent = legacy(&mounts, controller, !offered.is_empty())?;
+        let beside = !offered.is_empty();
+        // Where v2 is at the customary place, a tree that it lacks may be at any other.
+        let parent = legacy(&mounts, controller, beside)
+            .or_else(|_| legacy(&self::mounts()?, controller, beside))?;
         found.insert(controller, Tree { version: Version::V1, parent });
     }
     Ok(Hierarchy(found))

@@ -58,8 +58,9 @@ pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, 
     Ok(true)
 }
 
+/// 0 where there is none yet.
 fn length(file: &str) -> u64 {
-    std::fs::metadata(file).unwrap().len()
+    std::fs::metadata(file).map_or(0, |found| found.len())
 }
 
 fn group_file(dir: &Path, name: &str) -> String {

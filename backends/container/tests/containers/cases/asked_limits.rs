@@ -107,9 +107,13 @@ const DIRECT: &str = "dd if=/dev/zero of=/disk/file bs=1M count=4 oflag=direct 2
 
 fn io_max() {
     let max = IoMax { write_bps: Some(Bytes::mib(2)), ..IoMax::default() };
-    let orders = "show io.max; show blkio.throttle.write_bps_device; wait 900; stats";
     let Some((case, disk)) = with_disk(DIRECT, max) else { return };
-    let outcome = case.var("MOAT_TEST_ORDERS", orders).run();
+    let file = disk.files.join("file");
+    let orders = format!(
+        "show io.max; show blkio.throttle.write_bps_device; grow {}; stats",
+        file.display()
+    );
+    let outcome = case.var("MOAT_TEST_ORDERS", &orders).run();
     outcome.ends_with(0);
     let number = disk.number();
     if on_v2(Controller::Io) {
