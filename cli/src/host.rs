@@ -119,11 +119,13 @@ impl Host {
     }
 
     fn unclear(&self, orphan: &Found, fault: Fault) -> Fault {
+        let hint = fault.hint.clone();
+        let hint = hint.unwrap_or_else(|| "see what still runs of it; moat tries again".to_owned());
         Fault::new(
             Code::State,
             format!("what was left in {} can't be cleared", orphan.dir.display()),
         )
-        .hint("end what still runs of it, then remove the directory")
+        .hint(hint)
         .because(fault)
     }
 }

@@ -21,9 +21,9 @@ use nix::unistd::Pid;
 use crate::fault::fault;
 use crate::record::Record;
 
-/// How long the kernel may take to end a killed container: whoever runs something else waits for
-/// it, and the next moat tries again.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the kernel may take to end a killed container, on a machine that has much to do. Who
+/// runs something else waits for no longer, and the next moat tries again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The remains, to be destroyed.
 pub(crate) struct Remains {

@@ -19,10 +19,7 @@ use nix::poll::PollFlags;
 use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::relay::Relay;
-use crate::remains::wait_for_end;
-
-/// How long the kernel may take to end a killed container.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::remains::{PATIENCE, wait_for_end};
 
 /// The container.
 pub(crate) struct Running {
