@@ -57,7 +57,7 @@ impl End {
 
     /// The workload that ends like this, and the command for it.
     fn command(self, run: usize) -> (&'static str, &'static [&'static str]) {
-        let one_of_two = if run % 2 == 0 { "case" } else { "other" };
+        let one_of_two = if run.is_multiple_of(2) { "case" } else { "other" };
         match self {
             Self::Well => (one_of_two, &["true"]),
             Self::NotFound => (one_of_two, &["no-such-command"]),
@@ -66,7 +66,7 @@ impl End {
             Self::Stopped => ("stubborn", &["sh", "-c", "trap '' TERM; echo runs; sleep 1000"]),
             // tail keeps the last line of what has no line.
             Self::OutOfMemory => ("small", &["tail", "/dev/zero"]),
-            Self::Killed(_) if run % 3 == 0 => (one_of_two, &["sleep", "1000"]),
+            Self::Killed(_) if run.is_multiple_of(3) => (one_of_two, &["sleep", "1000"]),
             Self::Killed(_) => (one_of_two, &["true"]),
         }
     }
@@ -149,10 +149,8 @@ impl Crowd {
                 }
             };
             let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
-            let joined = workers.into_iter().map(|worker| worker.join());
-            joined
-                .map(|done| done.map_err(|_| anyhow!("a worker panicked"))?)
-                .collect::<Result<()>>()
+            let mut joined = workers.into_iter().map(|worker| worker.join());
+            joined.try_for_each(|done| done.map_err(|_| anyhow!("a worker panicked"))?)
         })?;
         Ok(killed.into_inner())
     }
