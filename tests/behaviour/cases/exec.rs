@@ -32,8 +32,8 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
         // It shares what the workload writes, and is seen by it.
         let mark = format!("12{}", std::process::id());
         let seen = running.sh(&format!(
-            "sleep {mark} & ps -o args | grep -v grep | grep 'sleep {mark}'; kill $!; \
-             tr '\\0' ' ' < /proc/2/cmdline | head -c 2"
+            "sleep {mark} & until ps -o args | grep -v grep | grep 'sleep {mark}'; do \
+             sleep 0.02; done; kill $!"
         ))?;
         seen.stdout_has(&format!("sleep {mark}\n"))?;
         running.finish()?.status(0)?.stdout("ready\nended\n")?;
