@@ -3,10 +3,11 @@
 //!
 //! `MOAT_CROWD` is how many there are, if not the 1,000 that there are natively.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,19 +109,21 @@ pub(crate) fn run() -> Result<()> {
     crowd.moat("case", &["true"])?.run()?.status(0)?;
     let before = Figures::take(crowd.space.path())?;
     let begun = Instant::now();
-    let killed = crowd.all(runs)?;
+    let (killed, ids) = crowd.watched_all(runs)?;
     let took = begun.elapsed();
     crowd.watched.no_process()?;
     crowd.moat("case", &["true"])?.run()?.status(0)?;
-    let after = before.again(crowd.space.path())?;
+    let after = before.again(crowd.space.path(), &ids)?;
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "\n{runs} runs, {WIDTH} at a time, {killed} of them killed with their moat, in {:.1} s\n{}",
+        "\n{runs} runs, {WIDTH} at a time, {killed} of them killed with their moat, in {:.1} s; {} ids \
+         seen\n{}",
         took.as_secs_f64(),
+        ids.len(),
         before.table(&after)
     )?;
-    before.compare(&after)?;
+    before.compare(&after, &ids)?;
     crowd.watched.nothing(&crowd.space, &[])
 }
 
@@ -130,6 +133,26 @@ impl Crowd {
         let moat = self.space.verb(&[&args[..], command].concat())?;
         let moat = moat.env("HOME", self.space.path().join("home"));
         Ok(self.watched.watch(moat.env("TMPDIR", self.space.path().join("tmp"))))
+    }
+
+    /// All of them; gives how many of their moats were killed, and the ids that were seen: by those
+    /// their cgroups are told from others'.
+    fn watched_all(&self, runs: usize) -> Result<(usize, BTreeSet<String>)> {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut ids = BTreeSet::new();
+                while !done.load(Ordering::Relaxed) {
+                    ids.extend(self.watched.instances());
+                    thread::sleep(Duration::from_millis(1));
+                }
+                ids
+            });
+            let killed = self.all(runs);
+            done.store(true, Ordering::Relaxed);
+            let ids = watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
+            Ok((killed?, ids))
+        })
     }
 
     /// All of them; gives how many of their moats were killed.

@@ -54,27 +54,28 @@ impl Figures {
 
     /// All of now, once what was not there before is gone or time is up: the kernel takes its time
     /// with some, and others use this machine too.
-    pub(crate) fn again(&self, dir: &Path) -> Result<Self> {
+    pub(crate) fn again(&self, dir: &Path, ids: &BTreeSet<String>) -> Result<Self> {
         let until = Instant::now() + SETTLED;
         loop {
             let now = Self::take(dir)?;
-            if self.compare(&now).is_ok() || Instant::now() > until {
+            if self.compare(&now, ids).is_ok() || Instant::now() > until {
                 return Ok(now);
             }
             thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Checks that nothing is there now that was not before.
-    pub(crate) fn compare(&self, now: &Self) -> Result<()> {
+    /// Checks that nothing is there now that was not before, and no cgroup of these instances.
+    pub(crate) fn compare(&self, now: &Self, ids: &BTreeSet<String>) -> Result<()> {
         for (before, now) in self.figures.iter().zip(&now.figures).filter(|(figure, _)| figure.ours)
         {
             ensure!(now.count <= before.count, "{}: {} and {}", now.name, before.count, now.count);
         }
-        // A group in which nobody is belongs to nobody that lives.
-        let new = now.groups.difference(&self.groups);
-        let empty: Vec<_> = new.filter(|group| is_empty(group)).collect();
-        ensure!(empty.is_empty(), "cgroups are left: {empty:#?}");
+        let is_ours = |group: &&PathBuf| {
+            group.file_name().is_some_and(|name| ids.contains(&*name.to_string_lossy()))
+        };
+        let left: Vec<_> = now.groups.iter().filter(is_ours).collect();
+        ensure!(left.is_empty(), "cgroups are left: {left:#?}");
         Ok(())
     }
 
@@ -139,10 +140,6 @@ fn groups() -> BTreeSet<PathBuf> {
         }
     }
     found
-}
-
-fn is_empty(group: &Path) -> bool {
-    fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
 }
 
 fn each_process() -> impl Iterator<Item = PathBuf> {
