@@ -8,6 +8,8 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
+use crate::sys::privilege;
+
 /// Whom new files and directories belong to: the workload's user 0, as the caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -80,7 +82,7 @@ pub(crate) fn make_directory(
     }
     let (parent, name) = split(path).ok_or(Errno::ENOENT)?;
     let parent = make_directory(root, parent, owner)?;
-    new_directory(parent.as_fd(), name, 0o755, owner)?;
+    owned(owner, || new_directory(parent.as_fd(), name, 0o755, owner))?;
     directory(path)
 }
 
@@ -119,9 +121,19 @@ pub(crate) fn make_file(root: BorrowedFd<'_>, path: &str, owner: Owner) -> nix::
     let (parent, name) = split(path).ok_or(Errno::EISDIR)?;
     let parent = make_directory(root, parent, owner)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let made = nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644))?;
+    let mode = Mode::from_bits_truncate(0o644);
+    let made = owned(owner, || nix::fcntl::openat(&parent, name, flags, mode))?;
     give_open(made.as_fd(), owner)?;
     find(root, path)
+}
+
+/// Makes something; as its owner where it is in a volume that is seen through the workload's ids,
+/// among which the caller's own is not (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+fn owned<T>(owner: Owner, make: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
+    match make() {
+        Err(Errno::EOVERFLOW) => privilege::with_file_ids((owner.uid, owner.gid), make),
+        made => made,
+    }
 }
 
 /// Gives what is open to `owner`.

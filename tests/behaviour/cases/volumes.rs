@@ -51,8 +51,18 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     ensure!(meta("data/sparse")?.mtime() == 981_173_106, "{:?}", meta("data/sparse")?);
     ensure!(meta("data/shared").is_err(), "data/shared is still there");
     ensure!(!space.root().join("etc/inner").exists(), "a mount point was made in the root");
+    // What a volume is mounted on inside another is made there, file or directory, the owner's.
+    space.write("deps/one", "1\n")?;
+    space.spec(
+        "volumes = [\"./data:/data\", \"./deps:/data/dir/deps\", \"./file.txt:/data/below/file\"]",
+    )?;
+    let inner = space.sh("cat /data/dir/deps/one /data/below/file; stat -c %u /data/below")?;
+    inner.status(0)?.stderr("")?.stdout("1\none\ntwo\n0\n")?;
+    let (deps, below) = (meta("data/dir/deps")?, meta("data/below/file")?);
+    ensure!((deps.mode() & 0o7777, deps.uid()) == (0o755, us), "{deps:?}");
+    ensure!((below.len(), below.uid()) == (0, us), "{below:?}");
     if !host::is_root() {
-        return Ok(vec![seen]);
+        return Ok(vec![seen, inner]);
     }
 
     let owned = space.sh(
@@ -62,5 +72,5 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     owned.status(0)?.stdout("1000:2000\n640\n")?;
     let made = meta("data/made")?;
     ensure!((made.uid(), made.gid()) == (1000, 2000), "on the host: {made:?}");
-    Ok(vec![seen, owned])
+    Ok(vec![seen, inner, owned])
 }

@@ -6,6 +6,7 @@
 
 use moat_core::spec::Capability;
 use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use seccompiler::sock_filter;
 
 // linux/capability.h
@@ -45,6 +46,20 @@ pub(crate) fn drop_from_bounding(capability: Capability) -> nix::Result<()> {
 pub(crate) struct Capabilities([CapabilityWord; 2]);
 
 impl Capabilities {
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn own() -> nix::Result<Self> {
+        let mut own = Self::default();
+        let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+        // SAFETY: version 3 reads a header and fills two words, which is what is passed.
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_capget, std::ptr::from_ref(&header), own.0.as_mut_ptr())
+        })?;
+        Ok(own)
+    }
+
     /// Permitted and effective.
     pub(crate) fn hold(&mut self, capability: Capability) {
         self.with(capability, |word, bit| {
@@ -77,6 +92,25 @@ impl Capabilities {
         })
         .map(drop)
     }
+}
+
+/// Does `work` with these file-system ids, so that what it makes is theirs, and with the calling
+/// process's rights all the same (setfsuid(2) takes those over files away; capabilities(7)).
+///
+/// # Errors
+/// What the work gave; the kernel's.
+pub(crate) fn with_file_ids<T>(
+    (uid, gid): (u32, u32),
+    work: impl FnOnce() -> nix::Result<T>,
+) -> nix::Result<T> {
+    let own = Capabilities::own()?;
+    let group = setfsgid(Gid::from_raw(gid));
+    let user = setfsuid(Uid::from_raw(uid));
+    let done = own.set().and_then(|()| work());
+    setfsuid(user);
+    setfsgid(group);
+    own.set()?;
+    done
 }
 
 /// Lets a capability that is permitted and inheritable stay with the next program, which need not
