@@ -4,7 +4,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::StartError;
+use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::error::Step;
@@ -14,7 +16,7 @@ use crate::sys::mount::{self, Attributes, Depth};
 
 /// Files and directories that tell of the machine or reach into it. Those that this kernel does
 /// not have are passed over. The list is the common one of container runtimes (moby
-/// `daemon/pkg/oci/defaults.go` names the same).
+/// `daemon/pkg/oci/defaults.go` has it, and [`throttled`]), with /sys/kernel/debug besides.
 const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
@@ -149,7 +151,8 @@ fn cgroup2(root: BorrowedFd<'_>) -> Result<(), StartError> {
 pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<(), StartError> {
     let null = inside::find_straight(root, "/dev/null").step(|| "open /dev/null")?;
     let mut empty: Option<OwnedFd> = None;
-    for path in MASKED {
+    let throttled = throttled(root).step(|| "look for processors in /sys")?;
+    for path in MASKED.into_iter().chain(throttled.iter().map(String::as_str)) {
         let step = || format!("mask {path}");
         let Some(place) = existing(root, path).step(step)? else { continue };
         let kind = nix::sys::stat::fstat(&place).step(step)?.st_mode & libc::S_IFMT;
@@ -172,6 +175,28 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<(), StartError> {
         mount::attach(copy.as_fd(), place.as_fd()).step(step)?;
     }
     Ok(())
+}
+
+/// Each processor's counts of when it was too hot, which tell of what others do on it
+/// (GHSA-6fw5-f8r9-fgfm). Only machines that are real have them.
+fn throttled(root: BorrowedFd<'_>) -> nix::Result<Vec<String>> {
+    const PROCESSORS: &str = "/sys/devices/system/cpu";
+    let counts = |processor: &str| format!("{PROCESSORS}/{processor}/thermal_throttle");
+    if existing(root, &counts("cpu0"))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let mut found = Vec::new();
+    for entry in Dir::from_fd(inside::open(root, PROCESSORS, flags, resolve)?)?.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_str().unwrap_or_default();
+        let number = name.strip_prefix("cpu").unwrap_or_default();
+        if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+            found.push(counts(name));
+        }
+    }
+    Ok(found)
 }
 
 fn existing(root: BorrowedFd<'_>, path: &str) -> nix::Result<Option<OwnedFd>> {
