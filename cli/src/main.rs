@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     }
     let status = match cli.verb {
         Verb::Run(run) => verbs::run::run(output, &run),
-        Verb::Exec(exec) => verbs::exec::exec(&exec),
+        Verb::Exec(exec) => verbs::exec::exec(output, &exec),
         Verb::Ps => verbs::ps::ps(output),
         Verb::Stats(stats) => verbs::stats::stats(output, &stats),
         Verb::Pause(named) => verbs::pause::pause(output, &named),

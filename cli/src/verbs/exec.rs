@@ -21,13 +21,14 @@ use crate::args::Exec;
 use crate::host::Host;
 use crate::instance::{self, PATIENCE, ended, misunderstood, silent};
 use crate::monitor::Signals;
+use crate::output::Output;
 use crate::{Failure, stdio};
 
 /// So often SIGINT must come to end what does not end by it.
 const INSISTENT: u8 = 3;
 
 /// Starts one more process in a running workload, waits for its end and gives its status.
-pub(crate) fn exec(args: &Exec) -> Result<u8, Failure> {
+pub(crate) fn exec(output: Output, args: &Exec) -> Result<u8, Failure> {
     stdio::check()?;
     let terminal = terminal_for(args)?;
     let process = NewProcess {
@@ -38,6 +39,7 @@ pub(crate) fn exec(args: &Exec) -> Result<u8, Failure> {
         terminal,
     };
     let host = Host::open()?;
+    host.sweep(output)?;
     let signals = Signals::hold()?;
     let connection = instance::connect(&host.store, &args.name)?;
     let status = Client::begin(connection, signals, process)?.attend()?;
