@@ -29,6 +29,7 @@ use crate::mapping::{self, Mapping};
 use crate::plan::ContainerPlan;
 use crate::record::Record;
 use crate::relay::Relay;
+use crate::remains::{PATIENCE, wait_for_end};
 use crate::running::Running;
 use crate::skeleton::Skeleton;
 
@@ -167,9 +168,9 @@ impl Making {
 
     fn undo(self) {
         if let Some(child) = &self.child {
-            // Both fail only when it has ended and was reaped.
+            // All fail only when it has ended and was reaped, or does not end.
             let _ = child.signal(Signal::KILL);
-            let _ = child.wait();
+            let _ = wait_for_end(child.as_fd(), PATIENCE).is_ok_and(|()| child.wait().is_ok());
         }
         if let Some(Err(error)) = self.cgroup.map(Cgroup::remove) {
             tracing::warn!("{error}");

@@ -212,7 +212,12 @@ impl Plan for ContainerPlan {
             }
             _ => None,
         };
-        limits.into_iter().chain(ids).chain(self.open_below()).collect()
+        let admin = self.sandbox.process.capabilities.contains(&Capability::SYS_ADMIN).then(|| {
+            "with SYS_ADMIN the workload can write what is mounted read-only, and unmount what hides \
+             parts of /proc and /sys"
+                .to_owned()
+        });
+        limits.into_iter().chain(ids).chain(admin).chain(self.open_below()).collect()
     }
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
