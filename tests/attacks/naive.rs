@@ -202,7 +202,15 @@ fn idle() -> i32 {
 
 /// What the attack did to a process of someone else's.
 fn tell_of(neighbour: Pid) -> Result<()> {
-    let ended = waitpid(neighbour, Some(WaitPidFlag::WNOHANG))?;
+    let mut ended = waitpid(neighbour, Some(WaitPidFlag::WNOHANG))?;
+    // A killed process takes a moment to end.
+    for _ in 0..200 {
+        if ended != WaitStatus::StillAlive {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        ended = waitpid(neighbour, Some(WaitPidFlag::WNOHANG))?;
+    }
     if ended == WaitStatus::StillAlive {
         kill(neighbour, Signal::SIGKILL)?;
     }
