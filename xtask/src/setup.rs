@@ -13,7 +13,7 @@ use crate::bed;
 pub(crate) struct Args {}
 
 /// Debian packages that the tests, the bed and the benchmarks run.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     // The bed.
     "qemu-system-x86",
     "busybox-static",
@@ -33,6 +33,8 @@ const PACKAGES: [&str; 17] = [
     "xz-utils",
     // More than one user for what a plain user starts.
     "uidmap",
+    // Loads the profile of a test, in the bed.
+    "apparmor",
     // Other hands' archives, for the tests of moat's readers and writers.
     "cpio",
     "zstd",

@@ -34,6 +34,10 @@ const ALSO_IN_BED: [&str; 3] = ["moat-container", "moat-microvm", "moat-init"];
 /// The end-to-end tests that look at cgroups, which are v2 in the bed.
 const LEFTOVERS: &str = "leftovers";
 
+/// Of others, those tests that need cgroup v2: the target, and a part of their names.
+const FOR_UNIFIED: [(&str, &str); 2] =
+    [("attacks", "cgroup_files"), ("command", "where_cgroups_are_delegated")];
+
 /// Seconds that everything in one bed may take together.
 const BED_TIMEOUT: &str = "1800";
 
@@ -125,9 +129,13 @@ impl Test {
         self.target == "behaviour"
     }
 
-    fn runs_in_bed(&self) -> bool {
-        let is_ours = self.target == LEFTOVERS || ALSO_IN_BED.contains(&self.package.as_str());
-        self.is_behaviour() || is_ours
+    /// Which of its tests are run in the bed, too: `""` is all of them.
+    fn filter_in_bed(&self) -> Option<&'static str> {
+        let whole = self.is_behaviour()
+            || self.target == LEFTOVERS
+            || ALSO_IN_BED.contains(&self.package.as_str());
+        let some = FOR_UNIFIED.iter().find(|(target, _)| *target == self.target);
+        if whole { Some("") } else { some.map(|(_, filter)| *filter) }
     }
 
     /// As cargo runs it: in its package's directory. A CI system may start all this with signals
@@ -212,8 +220,8 @@ fn vm_lacks() -> Result<Option<String>> {
 /// As many beds as there are processors, each with its share of the behaviour cases and of the
 /// other executables.
 fn in_beds(counts: &mut Counts, tests: &[Test]) -> Result<()> {
-    let tests: Vec<&Test> = tests.iter().filter(|test| test.runs_in_bed()).collect();
-    for test in &tests {
+    let tests: Vec<&Test> = tests.iter().filter(|test| test.filter_in_bed().is_some()).collect();
+    for test in tests.iter().filter(|test| test.filter_in_bed() == Some("")) {
         counts.forget_skips(&test.name());
     }
     let beds = thread::available_parallelism().map_or(1, usize::from).min(MOST_BEDS);
@@ -245,11 +253,12 @@ fn script(tests: &[&Test], bed: usize, beds: usize) -> Result<String> {
     for (_, test) in tests.iter().enumerate().filter(mine) {
         script.push_str(&format!(
             "echo '-- {} (in the bed)'\n\
-             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD /usr/bin/env --default-signal /run/bed/test --test-threads 1) \
+             cp {} test && (cd {} && CARGO_MANIFEST_DIR=$PWD /usr/bin/env --default-signal /run/bed/test --test-threads 1 {}) \
              || failed=1\n",
             test.name(),
             quoted(test.executable.as_os_str()),
             quoted(test.manifest_dir.as_os_str()),
+            test.filter_in_bed().unwrap_or_default(),
         ));
     }
     script.push_str("exit $failed\n");

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::peers::{self, Peer, REFERENCE};
+use super::peers::{self, FLOOR, Peer, REFERENCE};
 use super::report::{Column, Figures, Machine, Outcome, Report, Row, compare, quantile, version};
 use super::start::{Contender, Start};
 use super::{Format, build};
@@ -28,11 +28,12 @@ pub(super) struct Args {
     format: Format,
 }
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column("median_ms", 2),
     Column("p10_ms", 2),
     Column("p90_ms", 2),
     Column("to_crun", 2),
+    Column("to_floor", 2),
     Column("rss_mib", 1),
     Column("starts_per_s", 0),
 ];
@@ -50,6 +51,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let machine = Machine::here()?;
     let mut rows = measure(peers, &launch, args);
     compare(&mut rows, REFERENCE, "median_ms", "to_crun");
+    compare(&mut rows, FLOOR, "median_ms", "to_floor");
     let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed(_)));
     let report = Report {
         benchmark: "container",

@@ -19,6 +19,9 @@ pub(super) struct Peer {
 /// What the others are compared with.
 pub(super) const REFERENCE: &str = "crun";
 
+/// The least that the kernel takes.
+pub(super) const FLOOR: &str = "floor";
+
 /// All of them, with their files in `room`.
 pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     let root = build::rootfs(room)?;
@@ -35,7 +38,7 @@ pub(super) fn all(room: &Path, moat: Result<PathBuf>) -> Result<Vec<Peer>> {
     let peers = [
         ("fork + exec", Ok(Contender::new([format!("{root}/bin/true")])), None),
         ("floor, in place", Ok(in_place), Some(IN_PLACE_NOTE)),
-        ("floor", Ok(Contender::new([&floor, &root, "/bin/true"])), Some(FLOOR_NOTE)),
+        (FLOOR, Ok(Contender::new([&floor, &root, "/bin/true"])), Some(FLOOR_NOTE)),
         ("bubblewrap", bubblewrap(&root), Some(BUBBLEWRAP_NOTE)),
         ("crun, no cgroup", crun(&bundle, &["--cgroup-manager=disabled"]), Some("no limits")),
         (REFERENCE, crun(&bundle, &[]), Some(OCI_NOTE)),
