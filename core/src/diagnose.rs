@@ -88,7 +88,9 @@ impl Code {
             Self::Unavailable => "this host lacks what the asked isolation needs",
             Self::NotFound => "the workload's command does not exist in its root",
             Self::NotExecutable => "the workload's command can't be executed",
-            Self::NotRunning => "no running workload has that name or id, or several have",
+            Self::NotRunning => {
+                "no running workload has that name or id, or several have; it has just ended, or is paused"
+            }
             Self::Kernel => "a kernel bundle is missing, broken or could not be made",
             Self::Container => "a container could not be set up, or was lost",
             Self::Microvm => "a micro-VM could not be set up, crashed, or was lost",

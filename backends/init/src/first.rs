@@ -1,7 +1,8 @@
 //! All that the workload's first process does.
 //!
 //! ```text
-//! spawned -> names, loopback -> [Proceed] -> root -> kernel filesystems -> new root -> Ready
+//! spawned -> the rest of its namespaces, names, loopback -> [Proceed] -> cgroup, user 0
+//!         -> root, unless its owner has built it -> kernel filesystems -> new root -> Ready
 //!         -> [Start] -> the command as its child (or itself) -> Started -> Exited
 //! ```
 
