@@ -164,6 +164,9 @@ impl Assembler {
         if self.0.len() + piece.len() > M::LIMIT {
             return Err(ControlError::TooLong { limit: M::LIMIT });
         }
+        if more && piece.is_empty() {
+            return Err(ControlError::Malformed { length: datagram.len() });
+        }
         self.0.extend_from_slice(piece);
         if more {
             return Ok(None);

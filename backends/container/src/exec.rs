@@ -221,11 +221,16 @@ impl Entering {
                 self.enterer.wait()?;
                 return Ok(Ok((process, self.terminal)));
             }
-            Some(process) => process.wait().map(drop),
+            // What was said of it may be a lie of the workload's: it must not keep the monitor.
+            Some(process) => process.signal(Signal::KILL).and_then(|()| process.wait().map(drop)),
             // It may be there all the same, when who made it was killed before it could say so.
-            None => reap_group(self.enterer.pid()),
+            None => {
+                let _ = kill_group(self.enterer.pid(), Signal::KILL);
+                reap_group(self.enterer.pid())
+            }
         };
-        // Either way it is gone now.
+        // Either way it is gone now, or has nothing more to do.
+        let _ = self.enterer.signal(Signal::KILL);
         let _ = self.enterer.wait();
         reaped?;
         Ok(Err(self.failed.unwrap_or_else(|| StartError::Setup {

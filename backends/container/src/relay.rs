@@ -29,6 +29,10 @@ const BUFFER: usize = 16 << 10;
 /// be written without waiting is at least this (pipe(7), `PIPE_BUF`).
 const PIECE: usize = 4096;
 
+/// The most that a pipe holds unless root has raised it (pipe(7), /proc/sys/fs/pipe-max-size); a
+/// terminal holds less.
+const HOLDS_AT_MOST: usize = 1 << 20;
+
 /// The relay. When it is dropped, moat's own terminal is as it was before.
 #[derive(Default)]
 pub struct Relay {
@@ -76,7 +80,9 @@ impl Kind {
         let found = fstat(fd)?;
         let kind = found.st_mode & libc::S_IFMT;
         let named = matches!(kind, libc::S_IFREG | libc::S_IFCHR | libc::S_IFBLK);
-        Ok((named && owned(found.st_uid)).then_some(Self::File))
+        // One that others may write could be opened anew for it, by whoever has it in hand.
+        let open = kind == libc::S_IFREG && found.st_mode & 0o022 != 0;
+        Ok((named && (open || owned(found.st_uid))).then_some(Self::File))
     }
 }
 
@@ -340,13 +346,17 @@ impl Stream {
         }
     }
 
+    /// Passes on what was written before the end. What is left running may write on for ever, so
+    /// no more is taken than a pipe or terminal can hold.
     fn drain(&mut self) {
+        let mut left = HOLDS_AT_MOST;
         loop {
+            left = left.saturating_sub(self.held.len());
             while !self.held.is_empty() {
                 self.wait_to_give();
                 self.give();
             }
-            if !self.take() && self.held.is_empty() {
+            if left == 0 || !self.take() && self.held.is_empty() {
                 return;
             }
         }

@@ -101,7 +101,7 @@ impl Client {
         ready.add(signals.as_fd(), readable).map_err(failed)?;
         ready.add(&connection, readable).map_err(failed)?;
         let with_terminal = process.terminal.is_some();
-        let (streams, relay) = Relay::stdio(with_terminal, is_own).map_err(taken)?;
+        let (streams, relay) = Relay::stdio(with_terminal, may_be_its).map_err(taken)?;
         let streams = streams.each_ref().map(AsFd::as_fd);
         let streams = if with_terminal { &[][..] } else { &streams };
         connection.send(&Request::Exec(process), streams).map_err(misunderstood)?;
@@ -193,7 +193,7 @@ fn taken(error: io::Error) -> Fault {
     Fault::new(Code::State, "can't take over stdin, stdout and stderr").because(error)
 }
 
-/// Whether a user of this machine is the caller, who may be one of the workload's.
-fn is_own(user: u32) -> bool {
-    user == nix::unistd::geteuid().as_raw()
+/// Whether a user of this machine may be one of the workload's: only its monitor knows.
+fn may_be_its(_: u32) -> bool {
+    true
 }
