@@ -146,10 +146,17 @@ impl Found<'_> {
     }
 
     /// As [`Found::execute`], by way of another program, which tells on its own line why it could
-    /// not. `file` is then the one that it was to become.
-    pub(crate) fn execute_by(self, way: &Trampoline<'_>, file: &mut Option<PathBuf>) -> StartError {
+    /// not. `file` is then the one that it was to become; for `proc_is_ours` see
+    /// [`Trampoline::become_command`].
+    pub(crate) fn execute_by(
+        self,
+        way: &Trampoline<'_>,
+        proc_is_ours: bool,
+        file: &mut Option<PathBuf>,
+    ) -> StartError {
         *file = Some(self.file);
-        let errno = way.become_command(&self.name, &self.command.argv, &self.command.env);
+        let errno =
+            way.become_command(&self.name, &self.command.argv, &self.command.env, proc_is_ours);
         self.command.refused(errno.reason())
     }
 }

@@ -35,7 +35,7 @@ use crate::limits;
 use crate::process::{self, Program};
 use crate::sys::clone::{self, Child};
 use crate::sys::trampoline::Trampoline;
-use crate::sys::{descriptor, mount, title};
+use crate::sys::{descriptor, mount, process as sys_process, title};
 use crate::terminal::{self, Terminal};
 
 /// What the step is called that fails for a workload that ends meanwhile.
@@ -227,6 +227,7 @@ fn enter(process: &Process, door: &Door<'_>, wiring: &Wiring) -> Result<(), Star
     // The keys of the terminal that moat is on are not for it. And as long as the process is in
     // this group, its owner can reap it even when it was not told of it.
     setsid().step(|| "make a session")?;
+    sys_process::leave_keyring();
     SigSet::all().thread_block().step(|| "block signals")?;
     limits::raise_hard(Pid::from_raw(0), &process.rlimits).step(|| "raise resource limits")?;
     door.cgroup.join().step(|| "join the cgroup")?;

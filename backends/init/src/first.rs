@@ -29,7 +29,7 @@ use crate::reaper;
 use crate::rootfs::{self, Builder, Tree, UserNamespace};
 use crate::sys::clone::{self, Namespaces};
 use crate::sys::trampoline::Trampoline;
-use crate::sys::{descriptor, mount, network, title};
+use crate::sys::{descriptor, mount, network, process as sys_process, title};
 use crate::terminal::{self, Terminal};
 
 /// What the first process finds around it.
@@ -128,6 +128,7 @@ fn live(
         // The keys of the terminal that moat is on are for moat alone to pass on, and once.
         setsid().step(|| "make a session")?;
     }
+    sys_process::leave_keyring();
     SigSet::all().thread_block().step(|| "block signals")?;
     let Some((program, master)) = set_up(sandbox, surroundings, control, stdio)? else {
         return Ok(1);

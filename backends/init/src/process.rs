@@ -94,7 +94,10 @@ impl Program {
     ) -> StartError {
         let held = way.hold_line().step(|| "start the workload");
         match held.and_then(|()| self.become_workload(owner)) {
-            Ok(found) => found.execute_by(way, file),
+            Ok(found) => {
+                let proc_is_ours = !self.capabilities.contains(&Capability::SYS_ADMIN);
+                found.execute_by(way, proc_is_ours, file)
+            }
             Err(error) => error,
         }
     }

@@ -31,6 +31,17 @@ pub fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
 }
 
+/// Leaves the session keyring of whoever started moat for an empty one, which the workload may
+/// have (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`). The default filter lets no call about keys
+/// pass, so where there are no keys, or no room for more, nothing is lost by that.
+pub(crate) fn leave_keyring() {
+    // linux/keyctl.h
+    const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    let unnamed = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name stands for a new keyring without one.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, unnamed) };
+}
+
 /// Sends a signal to a process group, which has no descriptor before Linux 6.9 but only its
 /// leader's number. That is no other's as long as the leader was not reaped: so only for one that
 /// the caller alone can reap, and has not.

@@ -24,10 +24,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl, openat};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, SealFlag, fcntl, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
-use nix::unistd::execve;
+use nix::unistd::{execve, execveat};
 
 use super::mount::{self, Attributes};
 
@@ -157,15 +157,21 @@ impl<'r> Trampoline<'r> {
     }
 
     /// Becomes it, and through it `file`; after [`Trampoline::hold_line`]. Gives the kernel's
-    /// reason if not even the first works.
+    /// reason if not even the first works. `proc_is_ours` tells whether the workload can't have put
+    /// anything else at /proc.
     pub(crate) fn become_command(
         &self,
         file: &CString,
         argv: &[CString],
         env: &[CString],
+        proc_is_ours: bool,
     ) -> Errno {
         let argv: Vec<_> = [file].into_iter().chain(argv).collect();
-        // Not execveat(2): a filter of the user's that lets no more than execve(2) pass will do.
+        if !proc_is_ours {
+            let Err(errno) = execveat(&self.file, c"", &argv, env, AtFlags::AT_EMPTY_PATH);
+            return errno;
+        }
+        // Else not so: a filter of the user's that lets no more than execve(2) pass will do.
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let Ok(own) = CString::new(own) else { return Errno::EINVAL };
         let Err(errno) = execve(&own, &argv, env);
