@@ -30,6 +30,7 @@ ln -sf fd/2 /root/dev/stderr
 mount -t tmpfs -o mode=1777 shm /root/dev/shm
 mount -t mqueue mqueue /root/dev/mqueue
 mount -t cgroup2 -o nsdelegate cgroup2 /root/sys/fs/cgroup
+mount -t securityfs securityfs /root/sys/kernel/security
 mount -t tmpfs -o mode=755 run /root/run
 mkdir -p /root/run/bed /root/run/lock /root/run/.init
 # Files that are written and read a lot: 9p is slow.
