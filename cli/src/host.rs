@@ -5,8 +5,8 @@ use std::fs::File;
 use moat_container::Container;
 use moat_core::diagnose::{Check, Code, Fault, Missing, missing};
 use moat_core::fault_point::FaultPoint;
-use moat_core::policy::Facts;
-use moat_core::spec::Isolation;
+use moat_core::policy::{Facts, Policy};
+use moat_core::spec::{Bytes, Isolation};
 use moat_core::workload::Backend;
 use moat_host::dirs::Dirs;
 use moat_host::machine;
@@ -47,14 +47,19 @@ impl Host {
         }
     }
 
-    /// What decisions look at. Both probes are kept, since they try things.
-    pub(crate) fn facts(&self) -> Result<Facts, Fault> {
+    /// What decisions by this policy look at. Both probes are kept, since they try things.
+    pub(crate) fn facts(&self, policy: &Policy) -> Result<Facts, Fault> {
         let cache = ProbeCache::new(&self.dirs.runtime);
+        let (memory, committed_memory) = if policy.looks_at_memory() {
+            (machine::memory(), self.store.committed_memory()?)
+        } else {
+            (Bytes::new(0), Bytes::new(0))
+        };
         Ok(Facts {
             container: cache.get("container", "", || missing(&self.container.probe())),
             vm: self.vm_lacks(&cache),
-            memory: machine::memory(),
-            committed_memory: self.store.committed_memory()?,
+            memory,
+            committed_memory,
         })
     }
 

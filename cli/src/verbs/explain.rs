@@ -15,7 +15,7 @@ use crate::{Failure, decision, select};
 pub(crate) fn explain(output: Output, args: &Explain) -> Result<u8, Failure> {
     let policy = select::policy(&args.selection)?;
     let workloads = select::all(&args.selection, &args.command)?;
-    let facts = Host::open()?.facts()?;
+    let facts = Host::open()?.facts(&policy)?;
     let told: Vec<Told> = workloads
         .into_iter()
         .map(|workload| {

@@ -24,7 +24,7 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
     let workload = select::one(&args.selection, &args.command)?;
     let host = Host::open()?;
     host.sweep(output)?;
-    let approved = decide(&policy, &workload, &host.facts()?).map_err(Fault::from)?;
+    let approved = decide(&policy, &workload, &host.facts(&policy)?).map_err(Fault::from)?;
     tell(output, &approved);
     if approved.decision().isolation == Isolation::Vm && !args.dry_run {
         kernel::ensure(output, &host, workload.vm.kernel.as_deref(), args.offline)?;

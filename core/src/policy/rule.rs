@@ -63,6 +63,15 @@ pub enum Effect {
     Prefer(Isolation),
 }
 
+impl Policy {
+    /// Whether any rule looks at the host's memory and what is promised of it, which takes a look
+    /// at all that runs.
+    pub fn looks_at_memory(&self) -> bool {
+        let looks = |rule: &Rule| matches!(rule.when, Condition::MemoryCommittedOver(_));
+        self.rules.iter().any(looks)
+    }
+}
+
 impl Condition {
     /// Whether it holds.
     pub fn holds(self, workload: &Resolved, facts: &Facts) -> bool {
