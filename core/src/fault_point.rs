@@ -55,8 +55,6 @@ fault_points! {
     CgroupMade,
     /// The first process is made.
     FirstMade,
-    /// It is written down in the record.
-    RecordWritten,
     /// The user namespace has its ids.
     IdsGiven,
 
@@ -74,6 +72,8 @@ fault_points! {
     RootBuilt,
     /// The first process was told to proceed.
     Proceeded,
+    /// It is written down in the record.
+    RecordWritten,
 
     // What the first process does.
     /// It has begun.

@@ -97,8 +97,6 @@ impl Making {
         FaultPoint::FirstMade.reached();
         let pid = u32::try_from(child.pid().as_raw()).unwrap_or_default();
         record.process = ProcessId::of(pid);
-        record.write(dir)?;
-        FaultPoint::RecordWritten.reached();
         match self.set_up(plan, dir, record, &monitor) {
             Ok(Report::Ready { terminal, namespaces }) => {
                 FaultPoint::HeardReady.reached();
@@ -131,7 +129,6 @@ impl Making {
         let ids = mapping.ids();
         if !refusals.is_empty() {
             record.mapping = mapping;
-            record.write(dir)?;
             self.warnings = refusals;
         }
         if !plan.mapping.is_plain_user() {
@@ -141,6 +138,10 @@ impl Making {
         let gone = |errno| fault("the container's first process is gone", errno);
         monitor.proceed(ids, &join.unwrap_or_default()).map_err(gone)?;
         FaultPoint::Proceeded.reached();
+        // While the first process is busy. Until then it ends with this one, and a later moat
+        // finds the groups without a record.
+        record.write(dir)?;
+        FaultPoint::RecordWritten.reached();
         monitor.receive().map_err(gone)?.ok_or_else(|| self.lost())
     }
 

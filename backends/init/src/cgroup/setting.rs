@@ -26,10 +26,8 @@ pub(super) fn set(
     match (controller, version) {
         (Controller::Memory, _) => memory(dir, version, limits),
         (Controller::Cpu, Version::V2) => write("cpu.max", format!("{} {PERIOD}", quota(limits))),
-        (Controller::Cpu, Version::V1) => {
-            write("cpu.cfs_period_us", PERIOD.to_string())?;
-            write("cpu.cfs_quota_us", quota(limits).to_string())
-        }
+        // A new group has the period already (sched-bwc.rst).
+        (Controller::Cpu, Version::V1) => write("cpu.cfs_quota_us", quota(limits).to_string()),
         (Controller::Pids, _) => write("pids.max", limits.pids.to_string()),
         (Controller::Cpuset, _) => {
             if version == Version::V1 {
