@@ -42,6 +42,9 @@ const LEFT: [Number; 13] = [
     Number::SIGURG,
 ];
 
+/// So often SIGINT must come to end what does not end by it.
+pub(crate) const INSISTENT: u8 = 3;
+
 /// How long the kernel or the guest may take to carry out SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -87,7 +90,14 @@ enum Patience {
     Killed(Instant),
 }
 
-/// Waits for the workload's end.
+/// What has come of the signals to moat.
+struct Watch<'w> {
+    workload: &'w Resolved,
+    patience: Patience,
+    interrupts: u8,
+}
+
+/// Waits for the workload's end, and serves those who ask its control socket in `dir` meanwhile.
 pub(crate) fn watch<J: Journal>(
     instance: &mut Instance<J>,
     workload: &Resolved,
@@ -96,48 +106,72 @@ pub(crate) fn watch<J: Journal>(
 ) -> Result<Exit, Fault> {
     // Not before the workload runs: nobody waits for it.
     let mut control = Control::open(dir, signals.as_fd())?;
-    let mut patience = Patience::Endless;
-    let mut interrupts = 0;
+    let mut watch = Watch { workload, patience: Patience::Endless, interrupts: 0 };
     loop {
-        let limit = match patience {
-            Patience::Endless => None,
-            Patience::Until(then) | Patience::Killed(then) => {
-                Some(then.saturating_duration_since(Instant::now()))
-            }
-        };
-        if let Some(exit) = instance.wait(Some(control.as_fd()), limit)? {
+        if let Some(exit) = instance.wait(Some(control.as_fd()), watch.limit())? {
             return Ok(exit);
         }
         control.serve(instance);
         while let Some(signal) = signals.next()? {
-            interrupts = u8::saturating_add(interrupts, u8::from(signal == Signal::INT));
-            let stops = matches!(signal, Signal::TERM | Signal::HUP);
-            if signal == Signal::WINCH {
-                resize(instance)?;
-            } else if interrupts >= 3 {
-                patience = Patience::Until(Instant::now());
-            } else if stops && matches!(patience, Patience::Endless) {
-                let asked = if signal == Signal::TERM { workload.stop_signal } else { signal };
-                instance.stop(asked)?;
-                patience = Patience::Until(Instant::now() + workload.stop_timeout);
-            } else {
-                if signal == Signal::CONT {
-                    instance.retake_terminal()?;
-                    resize(instance)?;
-                }
-                instance.signal(signal)?;
+            watch.heed(signal, instance)?;
+        }
+        if let Some(exit) = watch.insist(instance)? {
+            return Ok(exit);
+        }
+    }
+}
+
+impl Watch<'_> {
+    /// How long there is patience yet.
+    fn limit(&self) -> Option<Duration> {
+        match self.patience {
+            Patience::Endless => None,
+            Patience::Until(then) | Patience::Killed(then) => {
+                Some(then.saturating_duration_since(Instant::now()))
             }
         }
-        match patience {
+    }
+
+    fn heed<J: Journal>(
+        &mut self,
+        signal: Signal,
+        instance: &mut Instance<J>,
+    ) -> Result<(), Fault> {
+        self.interrupts = self.interrupts.saturating_add(u8::from(signal == Signal::INT));
+        let stops = matches!(signal, Signal::TERM | Signal::HUP);
+        if signal == Signal::WINCH {
+            return resize(instance);
+        }
+        if self.interrupts >= INSISTENT {
+            self.patience = Patience::Until(Instant::now());
+            return Ok(());
+        }
+        if stops && matches!(self.patience, Patience::Endless) {
+            let stop_signal = self.workload.stop_signal;
+            instance.stop(if signal == Signal::TERM { stop_signal } else { signal })?;
+            self.patience = Patience::Until(Instant::now() + self.workload.stop_timeout);
+            return Ok(());
+        }
+        if signal == Signal::CONT {
+            instance.retake_terminal()?;
+            resize(instance)?;
+        }
+        instance.signal(signal)
+    }
+
+    /// Once patience is at an end: ends the workload, and gives an exit when not even that does.
+    fn insist<J: Journal>(&mut self, instance: &mut Instance<J>) -> Result<Option<Exit>, Fault> {
+        match self.patience {
             Patience::Until(then) if then <= Instant::now() => {
                 instance.stop(Signal::KILL)?;
-                patience = Patience::Killed(Instant::now() + KILL_TIMEOUT);
+                self.patience = Patience::Killed(Instant::now() + KILL_TIMEOUT);
+                Ok(None)
             }
             // The workload's kernel does not answer; destroying it needs no answer.
             Patience::Killed(then) if then <= Instant::now() => {
-                return Ok(Exit { status: ExitStatus::Signal(Signal::KILL), oom: false });
+                Ok(Some(Exit { status: ExitStatus::Signal(Signal::KILL), oom: false }))
             }
-            _ => {}
+            _ => Ok(None),
         }
     }
 }

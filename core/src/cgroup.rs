@@ -38,6 +38,12 @@ impl Controller {
             (Self::Io, Version::V1) => "blkio",
         }
     }
+
+    /// Whether a file of a group of cgroup v2 lists it (`cgroup.controllers` and
+    /// `cgroup.subtree_control`).
+    pub fn is_listed(self, controllers: &str) -> bool {
+        controllers.split_whitespace().any(|word| word == self.name(Version::V2))
+    }
 }
 
 impl fmt::Display for Controller {
@@ -104,6 +110,12 @@ impl Hierarchy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controllers_are_matched_whole() {
+        assert!(Controller::Cpu.is_listed("cpuset cpu io\n"));
+        assert!(!Controller::Cpu.is_listed("cpuset hugetlb\n"));
+    }
 
     #[test]
     fn controllers_that_share_a_tree_share_a_group() {

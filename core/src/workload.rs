@@ -56,7 +56,7 @@ pub trait Plan: Debug + Send {
 }
 
 /// A workload that was created. Called only by [`Instance`](crate::lifecycle::Instance), which
-/// checks the phase first.
+/// checks the phase first. The optional powers are `None` unless the backend has them.
 pub trait Workload: Send {
     /// Lets the user's code run; once, after `create`. Gives the pid that stands for it on the
     /// host: the container's first process, or the micro-VM's VMM.
@@ -99,16 +99,24 @@ pub trait Workload: Send {
     }
 
     /// The power to change the terminal's size, if the workload has a terminal.
-    fn terminal(&mut self) -> Option<&mut dyn Terminal>;
+    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
+        None
+    }
 
     /// The power to start further processes in it, if the backend has it.
-    fn exec(&mut self) -> Option<&mut dyn Exec>;
+    fn exec(&mut self) -> Option<&mut dyn Exec> {
+        None
+    }
 
     /// The power to stop all processes for a while, if the backend has it.
-    fn pause(&mut self) -> Option<&mut dyn Pause>;
+    fn pause(&mut self) -> Option<&mut dyn Pause> {
+        None
+    }
 
     /// The power to tell what the workload uses, if the backend has it.
-    fn stats(&mut self) -> Option<&mut dyn Stats>;
+    fn stats(&mut self) -> Option<&mut dyn Stats> {
+        None
+    }
 }
 
 /// The optional power of a workload with a terminal.

@@ -12,7 +12,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::{Event, Instance, Journal, Mark, Phase};
 use moat_core::sandbox::{Exit, ExitStatus};
 use moat_core::spec::Signal;
-use moat_core::workload::{Exec, Pause, Plan, Stats, Step, Terminal, Workload};
+use moat_core::workload::{Pause, Plan, Step, Workload};
 use proptest::prelude::*;
 
 /// What the fake backend was asked, and what the journal was told.
@@ -85,20 +85,8 @@ impl Workload for Fake {
         self.call("destroy", false)
     }
 
-    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
-        None
-    }
-
     fn pause(&mut self) -> Option<&mut dyn Pause> {
         Some(self)
-    }
-
-    fn stats(&mut self) -> Option<&mut dyn Stats> {
-        None
-    }
-
-    fn exec(&mut self) -> Option<&mut dyn Exec> {
-        None
     }
 }
 

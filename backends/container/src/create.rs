@@ -16,25 +16,22 @@ use moat_init::inside::Owner;
 use moat_init::limits::raise_hard;
 use moat_init::rootfs::{Builder, Tree, UserNamespace};
 use moat_init::sys::clone::{self, Child, Namespaces};
+use moat_init::sys::descriptor;
 use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
-use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
 
-use crate::aside;
 use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::limits;
 use crate::mapping::{self, Mapping};
+use crate::mount_namespace;
 use crate::plan::ContainerPlan;
 use crate::record::Record;
 use crate::relay::Relay;
 use crate::remains::{PATIENCE, wait_for_end};
 use crate::running::Running;
 use crate::skeleton::Skeleton;
-
-/// `PIPEFS_MAGIC` of linux/magic.h.
-const PIPEFS: FsType = FsType(0x5049_5045);
 
 /// Makes the container. When a step fails, all that was made is removed again.
 pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> {
@@ -224,7 +221,7 @@ pub(crate) fn unjoinable(error: cgroup::Error) -> Fault {
 /// user: a program that opens /dev/stdout must be allowed to.
 pub(crate) fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner) {
     for fd in stdio {
-        if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIPEFS) {
+        if descriptor::is_pipe(fd.as_fd()) {
             // A convenience: where it is refused, only opening it again is.
             let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
             let _ = fchown(fd.as_fd(), Some(uid), Some(gid));
@@ -257,7 +254,7 @@ fn give_ids(plan: &ContainerPlan, child: &Child) -> Result<(Mapping, Vec<String>
 /// Builds the root in the container's mount namespace with the host's own rights.
 fn build_root(plan: &ContainerPlan, dir: &Path, child: &Child) -> Result<(), StartError> {
     let trees = RefCell::new(open_trees(plan, child)?);
-    aside::in_mounts_of(child, || {
+    mount_namespace::do_inside(child, || {
         let builder = Builder {
             staging: dir,
             user_namespace: UserNamespace::Initial,

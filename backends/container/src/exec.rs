@@ -310,14 +310,8 @@ impl Exec for Running {
     fn signal(&mut self, session: SessionId, signal: Signal) -> Result<(), Fault> {
         let found = self.sessions.living.iter().find(|(id, _)| *id == session);
         let Some((_, State::Running(process))) = found else { return Ok(()) };
-        // It was not reaped yet, so that its pid, and the group that it leads, are its own. As a
-        // terminal does, keys reach the group (termios(3), `VINTR` and `VQUIT`).
-        let keyed = matches!(signal, Signal::INT | Signal::QUIT);
-        if keyed && kill_group(process.pid(), signal).is_ok() {
-            return Ok(());
-        }
         let what = || format!("can't send signal {}", signal.number());
-        process.signal(signal).map_err(|errno| fault(what(), errno))
+        process.signal_as_keys(signal).map_err(|errno| fault(what(), errno))
     }
 
     fn next(&mut self) -> Option<(SessionId, SessionEvent)> {

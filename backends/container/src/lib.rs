@@ -6,8 +6,9 @@
 //! create    cgroup, namespaces, id map; the root is built in the container's mount namespace,
 //!           by its monitor with the host's own rights, or by a plain user's container itself;
 //!           then moat-init's first process sets up the rest and waits
-//! aside     work inside the container's mount namespace, with the host's own rights
 //! mapping   whose ids the container's are; skeleton: what a plain user's root is made of
+//! mount_namespace
+//!           work inside the container's, with the host's own rights
 //! running   start, signals, terminal, wait, destroy; relay: its streams; group: pause, figures
 //! exec      one more process in it
 //! record    what a later moat needs to remove what this one left; remains: the removal
@@ -16,13 +17,13 @@
 
 #![deny(unsafe_code)]
 
-mod aside;
 mod create;
 mod exec;
 mod fault;
 mod group;
 mod limits;
 mod mapping;
+mod mount_namespace;
 mod plan;
 mod probe;
 mod record;

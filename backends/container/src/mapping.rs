@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use moat_core::fault_point::FaultPoint;
 use moat_core::spec::Signal;
 use moat_host::idmap::Map;
+use moat_host::mountinfo;
 use moat_host::newidmap::{Helpers, Unusable};
-use moat_host::procfs;
 use moat_host::subid;
 use moat_init::first::Ids;
 use moat_init::inside::Owner;
@@ -195,17 +195,12 @@ fn is_known(source: &Path, depth: Depth) -> bool {
     known && (depth == Depth::One || !has_mounts_below(source))
 }
 
-/// Whether anything may be mounted below: the fifth field (proc_pid_mountinfo(5)). Characters that
-/// are written otherwise there do not match, so that such a path counts as one that has.
+/// Whether anything is mounted below, as far as can be told.
 fn has_mounts_below(path: &Path) -> bool {
-    let Ok(mounts) = procfs::read("/proc/self/mountinfo") else { return true };
-    let Some(path) = path.to_str().filter(|path| !path.contains([' ', '\t', '\n', '\\'])) else {
+    let (Ok(path), Ok(points)) = (fs::canonicalize(path), mountinfo::points()) else {
         return true;
     };
-    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    points.any(|point| {
-        point.strip_prefix(path).is_some_and(|below| path == "/" || below.starts_with('/'))
-    })
+    points.iter().any(|point| *point != path && point.starts_with(&path))
 }
 
 /// A copy of what is at `path`, attached nowhere, its owners mapped by `user_namespace`.

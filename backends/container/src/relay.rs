@@ -27,7 +27,7 @@ const BUFFER: usize = 16 << 10;
 
 /// The most that is written at once, so that a slow reader holds nothing up: what poll(2) says can
 /// be written without waiting is at least this (pipe(7), `PIPE_BUF`).
-const PIECE: usize = 4096;
+const PIECE: usize = libc::PIPE_BUF;
 
 /// The most that a pipe holds unless root has raised it (pipe(7), /proc/sys/fs/pipe-max-size); a
 /// terminal holds less.

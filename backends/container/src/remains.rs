@@ -9,7 +9,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::Exit;
 use moat_core::spec::Signal;
-use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
+use moat_core::workload::Workload;
 use moat_host::process::ProcessId;
 use moat_init::cgroup::{self, Cgroup};
 use moat_init::sys::clone::{open_pid, signal_pidfd};
@@ -92,22 +92,6 @@ impl Workload for Remains {
         process.map_or(Ok(()), |process| wait_for_end(process.as_fd(), PATIENCE))?;
         FaultPoint::OrphanEnded.reached();
         group.map_or(Ok(()), Cgroup::remove).map_err(left)
-    }
-
-    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
-        None
-    }
-
-    fn pause(&mut self) -> Option<&mut dyn Pause> {
-        None
-    }
-
-    fn stats(&mut self) -> Option<&mut dyn Stats> {
-        None
-    }
-
-    fn exec(&mut self) -> Option<&mut dyn Exec> {
-        None
     }
 }
 

@@ -6,17 +6,15 @@
 //! their own; small files are copied.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use moat_core::sandbox::Lower;
 use moat_core::spec::GuestPath;
-use moat_host::procfs;
+use moat_host::mountinfo;
 use moat_init::sys::mount::{self, Attributes};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat, umask};
@@ -53,7 +51,7 @@ impl Skeleton {
         let root = Lower { at: GuestPath::root(), source: PathBuf::from("/") };
         let mut skeleton =
             Self { directories: vec![], links: vec![], files: vec![], lowers: vec![root] };
-        let mounts = mount_points()?;
+        let mounts = mountinfo::points()?;
         let data: Vec<&Path> = lowers.iter().map(|lower| lower.source.as_path()).collect();
         // All of a directory before what is in its directories, so that it is from far down that
         // something is left out where there is too much.
@@ -156,26 +154,4 @@ fn copy(file: &Path, root: BorrowedFd<'_>) -> io::Result<()> {
 
 fn guest_path(path: &Path) -> Option<GuestPath> {
     path.to_str()?.parse().ok()
-}
-
-/// Where anything is mounted (proc_pid_mountinfo(5)).
-fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let text = procfs::read_bytes("/proc/self/mountinfo")?;
-    let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(<[u8]>::to_vec);
-    let points = text.split(|byte| *byte == b'\n').filter_map(field);
-    Ok(points.map(|point| PathBuf::from(unescaped(OsStr::from_bytes(&point)))).collect())
-}
-
-/// Blank, tab, newline and backslash are written as `\` and three octal digits there.
-fn unescaped(field: &OsStr) -> OsString {
-    let mut out = Vec::new();
-    let mut parts = field.as_bytes().split(|byte| *byte == b'\\');
-    out.extend_from_slice(parts.next().unwrap_or_default());
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(3).unwrap_or((part, &[]));
-        let digits = std::str::from_utf8(digits).unwrap_or_default();
-        out.extend(u8::from_str_radix(digits, 8));
-        out.extend_from_slice(rest);
-    }
-    OsString::from_vec(out)
 }

@@ -9,7 +9,7 @@ pub mod idmap;
 pub mod label;
 mod lock;
 pub mod machine;
-mod mountinfo;
+pub mod mountinfo;
 pub mod newidmap;
 pub mod probe;
 pub mod process;

@@ -16,6 +16,8 @@ pub(crate) struct MountPoint {
     pub(crate) kind: String,
     /// The filesystem's own options.
     pub(crate) options: String,
+    /// Whether it is shared with others or follows one (mount_namespaces(7)).
+    pub(crate) follows: bool,
 }
 
 /// All of them, in the order in which they were mounted.
@@ -23,48 +25,47 @@ pub(crate) struct MountPoint {
 /// # Errors
 /// When /proc can't be read.
 pub(crate) fn read() -> io::Result<Vec<MountPoint>> {
-    Ok(procfs::read_bytes("/proc/self/mountinfo")?
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    Ok(parse_all(&procfs::read_bytes("/proc/self/mountinfo")?))
 }
 
-/// Whether the mount on which an absolute path without symlinks lies is shared with others or
-/// follows one (mount_namespaces(7)), so that what is mounted elsewhere reaches it.
+/// Where anything is mounted.
+///
+/// # Errors
+/// When /proc can't be read.
+pub fn points() -> io::Result<Vec<PathBuf>> {
+    Ok(read()?.into_iter().map(|mount| mount.at).collect())
+}
+
+/// Whether what is mounted elsewhere reaches an absolute path without symlinks.
 ///
 /// # Errors
 /// When /proc can't be read.
 pub(crate) fn is_followed(path: &Path) -> io::Result<bool> {
-    Ok(follows(&procfs::read_bytes("/proc/self/mountinfo")?, path))
+    Ok(follows(&read()?, path))
 }
 
-fn follows(text: &[u8], path: &Path) -> bool {
-    let mut best: Option<(usize, bool)> = None;
-    for line in text.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let Some(at) = fields.nth(4).map(unescape) else { continue };
-        let at = PathBuf::from(OsString::from_vec(at));
-        let length = at.as_os_str().len();
-        // Of two at one place the later covers the earlier.
-        if !path.starts_with(&at) || best.is_some_and(|(longest, _)| longest > length) {
-            continue;
-        }
-        let mut optional = fields.skip(1).take_while(|field| *field != b"-");
-        let follows =
-            optional.any(|field| field.starts_with(b"shared:") || field.starts_with(b"master:"));
-        best = Some((length, follows));
-    }
-    best.is_some_and(|(_, follows)| follows)
+fn follows(mounts: &[MountPoint], path: &Path) -> bool {
+    let around = mounts.iter().filter(|mount| path.starts_with(&mount.at));
+    // Of two at one place the later covers the earlier.
+    let innermost = around.max_by_key(|mount| mount.at.as_os_str().len());
+    innermost.is_some_and(|mount| mount.follows)
+}
+
+fn parse_all(text: &[u8]) -> Vec<MountPoint> {
+    text.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
 /// `36 35 98:0 /root /at options [optional...] - type source super-options`
 fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let at = unescape(fields.nth(4)?);
-    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-    let kind = String::from_utf8(rest.next()?.to_vec()).ok()?;
-    let options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
-    Some(MountPoint { at: PathBuf::from(OsString::from_vec(at)), kind, options })
+    let optional = fields.by_ref().skip(1).take_while(|field| *field != b"-");
+    let peers =
+        optional.filter(|field| field.starts_with(b"shared:") || field.starts_with(b"master:"));
+    let follows = peers.count() > 0;
+    let kind = String::from_utf8(fields.next()?.to_vec()).ok()?;
+    let options = String::from_utf8_lossy(fields.nth(1)?).into_owned();
+    Some(MountPoint { at: PathBuf::from(OsString::from_vec(at)), kind, options, follows })
 }
 
 /// Blanks, tabs, newlines and backslashes are written as three octal digits.
@@ -102,6 +103,14 @@ mod tests {
     }
 
     #[test]
+    fn escapes_are_undone() {
+        let unescaped = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+        assert_eq!(unescaped(br"/a\040b\134c"), Path::new("/a b\\c"));
+        assert_eq!(unescaped(br"/a\04"), Path::new(r"/a\04"));
+        assert_eq!(unescaped(br"\"), Path::new("\\"));
+    }
+
+    #[test]
     fn what_reaches_a_path_is_told_by_the_innermost_mount_it_is_on() {
         let text = b"1 0 0:1 / / rw shared:1 - ext4 a rw\n\
             2 1 0:2 / /private rw - ext4 b rw\n\
@@ -119,9 +128,9 @@ mod tests {
             ("/a b", true),
             ("/over/x", false),
         ] {
-            assert_eq!(follows(text, Path::new(path)), expected, "{path}");
+            assert_eq!(follows(&parse_all(text), Path::new(path)), expected, "{path}");
         }
-        assert!(!follows(b"", Path::new("/")));
+        assert!(!follows(&parse_all(b""), Path::new("/")));
     }
 
     #[test]

@@ -238,6 +238,7 @@ mod tests {
             at: at.into(),
             kind: kind.to_owned(),
             options: String::new(),
+            follows: false,
         });
         let found = data_mounts(mounts.to_vec(), &paths(&["/run"]));
         assert_eq!(found, paths(&["/", "/home", "/home/ann"]));

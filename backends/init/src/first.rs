@@ -175,6 +175,42 @@ fn set_up(
     sethostname(sandbox.hostname.as_str()).step(|| "set the host name")?;
     network::loopback_up().step(|| "bring up the loopback interface")?;
     FaultPoint::Named.reached();
+    let Some(Proceeded { ids, shows_cgroup, built }) = proceed(surroundings, control)? else {
+        return Ok(None);
+    };
+    let root = match built {
+        Some(root) => root,
+        None => build(sandbox, surroundings)?,
+    };
+    kernel_fs::mount_all(root.as_fd(), shows_cgroup, TerminalGroup::of(ids))?;
+    FaultPoint::KernelFilesystemsMounted.reached();
+    kernel_fs::mask(root.as_fd())?;
+    FaultPoint::Masked.reached();
+    let terminal = sandbox.process.terminal;
+    let terminal = terminal.map(|size| terminal::open(root.as_fd(), size)).transpose()?;
+    kernel_fs::change_root(root.as_fd())?;
+    FaultPoint::RootChanged.reached();
+    drop(root);
+    let (stdio, master) = match terminal {
+        None => (stdio, None),
+        Some(Terminal { master, peer }) => (thrice(peer)?, Some(master)),
+    };
+    let program = Program::prepare(&sandbox.process, ids, stdio)?;
+    FaultPoint::ProgramPrepared.reached();
+    Ok(Some((program, master)))
+}
+
+/// What the first process has once it was told to proceed.
+struct Proceeded {
+    ids: Ids,
+    /// Whether its cgroup can be shown.
+    shows_cgroup: bool,
+    /// The root, if its owner has built it.
+    built: Option<OwnedFd>,
+}
+
+/// Waits to be told that ids are mapped, and becomes user 0; `None` when the owner is gone.
+fn proceed(surroundings: &Surroundings, control: &First) -> Result<Option<Proceeded>, StartError> {
     let own = surroundings.user_namespace == UserNamespace::Own;
     let (ids, files) = if own {
         match control.wait_to_proceed() {
@@ -185,7 +221,7 @@ fn set_up(
         (Ids::ALL, JoinFiles::default())
     };
     FaultPoint::ToldToProceed.reached();
-    let cgroup = join(&surroundings.cgroup, &files)?;
+    let shows_cgroup = join(&surroundings.cgroup, &files)?;
     FaultPoint::Joined.reached();
     // Before the change of user: the staging directory is the machine's root's alone.
     let built = match surroundings.root {
@@ -202,26 +238,7 @@ fn set_up(
     // Not earlier, since a change of user takes it back. Whatever it waits for from here on, it ends
     // with its owner; one that is gone already it finds gone when it reports.
     prctl::set_pdeathsig(Signal::SIGKILL).step(|| "die with moat")?;
-    let root = match built {
-        Some(root) => root,
-        None => build(sandbox, surroundings)?,
-    };
-    kernel_fs::mount_all(root.as_fd(), cgroup, TerminalGroup::of(ids))?;
-    FaultPoint::KernelFilesystemsMounted.reached();
-    kernel_fs::mask(root.as_fd())?;
-    FaultPoint::Masked.reached();
-    let terminal = sandbox.process.terminal;
-    let terminal = terminal.map(|size| terminal::open(root.as_fd(), size)).transpose()?;
-    kernel_fs::change_root(root.as_fd())?;
-    FaultPoint::RootChanged.reached();
-    drop(root);
-    let (stdio, master) = match terminal {
-        None => (stdio, None),
-        Some(Terminal { master, peer }) => (thrice(peer)?, Some(master)),
-    };
-    let program = Program::prepare(&sandbox.process, ids, stdio)?;
-    FaultPoint::ProgramPrepared.reached();
-    Ok(Some((program, master)))
+    Ok(Some(Proceeded { ids, shows_cgroup, built }))
 }
 
 fn build(sandbox: &Sandbox, surroundings: &Surroundings) -> Result<OwnedFd, StartError> {

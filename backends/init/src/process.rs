@@ -219,11 +219,8 @@ fn change_user(identity: &Identity, ids: Ids) -> Result<(), StartError> {
 /// Pipes among stdin, stdout and stderr, and the workload's own terminal, become its user's, so
 /// that it may open /dev/stdout again; anything with a name of its own is left alone.
 fn own_stdio(stdio: &[OwnedFd; 3], identity: &Identity, terminal: bool) {
-    /// `PIPEFS_MAGIC` of linux/magic.h.
-    const PIPEFS: libc::__fsword_t = 0x5049_5045;
     for fd in stdio {
-        let kind = nix::sys::statfs::fstatfs(fd).map(|fs| fs.filesystem_type().0);
-        if kind == Ok(PIPEFS) || terminal {
+        if terminal || descriptor::is_pipe(fd.as_fd()) {
             // A convenience: where it is refused, only opening it again is.
             let _ = fchown(fd.as_fd(), Some(Uid::from_raw(identity.uid)), None);
         }

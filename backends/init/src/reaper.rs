@@ -86,14 +86,10 @@ fn pass_on(signals: &SignalFd, child: &Child) {
     }
 }
 
-/// Sends a signal to the workload; those of a terminal's keys to the whole group that it leads, as
-/// a terminal does (termios(3), `VINTR` and `VQUIT`). To one that has just ended it does nothing:
-/// once it is reaped, this process ends.
+/// Sends a signal to the workload. To one that has just ended it does nothing: once it is reaped,
+/// this process ends.
 fn send(child: &Child, signal: Signal) {
-    let keyed = matches!(signal, Signal::INT | Signal::QUIT);
-    if !keyed || process::kill_group(child.pid(), signal).is_err() {
-        let _ = child.signal(signal);
-    }
+    let _ = child.signal_as_keys(signal);
 }
 
 /// Reaps every child that has ended; gives the workload's status if it is among them.

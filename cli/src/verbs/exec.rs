@@ -19,13 +19,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::args::Exec;
 use crate::host::Host;
-use crate::instance::{self, PATIENCE, ended, misunderstood, silent};
-use crate::monitor::Signals;
+use crate::instance::{self, PATIENCE, ended, misunderstood, silent, unexpected};
+use crate::monitor::{INSISTENT, Signals};
 use crate::output::Output;
 use crate::{Failure, stdio};
-
-/// So often SIGINT must come to end what does not end by it.
-const INSISTENT: u8 = 3;
 
 /// Starts one more process in a running workload, waits for its end and gives its status.
 pub(crate) fn exec(output: Output, args: &Exec) -> Result<u8, Failure> {
@@ -101,7 +98,8 @@ impl Client {
         ready.add(signals.as_fd(), readable).map_err(failed)?;
         ready.add(&connection, readable).map_err(failed)?;
         let with_terminal = process.terminal.is_some();
-        let (streams, relay) = Relay::stdio(with_terminal, may_be_its).map_err(taken)?;
+        // Whether a user of this machine is one of the workload's, only its monitor knows.
+        let (streams, relay) = Relay::stdio(with_terminal, |_| true).map_err(taken)?;
         let streams = streams.each_ref().map(AsFd::as_fd);
         let streams = if with_terminal { &[][..] } else { &streams };
         connection.send(&Request::Exec(process), streams).map_err(misunderstood)?;
@@ -160,9 +158,7 @@ impl Client {
             }
             Incoming::Message(Reply::Exited(status), _) => Ok(Some(status)),
             Incoming::Message(Reply::Failed(failure), _) => Err(failure.into()),
-            Incoming::Message(..) => {
-                Err(Fault::new(Code::State, "the moat that runs it answers something else"))
-            }
+            Incoming::Message(..) => Err(unexpected()),
             // Its monitor is gone, and the workload with it.
             Incoming::End if self.started => Ok(Some(ExitStatus::Signal(Signal::KILL))),
             Incoming::End => Err(ended()),
@@ -191,9 +187,4 @@ impl Client {
 
 fn taken(error: io::Error) -> Fault {
     Fault::new(Code::State, "can't take over stdin, stdout and stderr").because(error)
-}
-
-/// Whether a user of this machine may be one of the workload's: only its monitor knows.
-fn may_be_its(_: u32) -> bool {
-    true
 }

@@ -43,7 +43,7 @@ fn enable(group: &Path, controllers: &[Controller]) -> Result<(), Error> {
     let enabled = file::read(&control)?;
     let offered = file::read(&group.join("cgroup.controllers"))?;
     for controller in missing(&enabled, controllers) {
-        if !has(&offered, controller) {
+        if !controller.is_listed(&offered) {
             return Err(Error::NoController { path: group.to_owned(), controller });
         }
         file::write(&control, &format!("+{}", controller.name(Version::V2)))?;
@@ -55,11 +55,7 @@ fn missing<'a>(
     enabled: &'a str,
     controllers: &'a [Controller],
 ) -> impl Iterator<Item = Controller> + 'a {
-    controllers.iter().copied().filter(move |controller| !has(enabled, *controller))
-}
-
-fn has(controllers: &str, wanted: Controller) -> bool {
-    controllers.split_whitespace().any(|word| word == wanted.name(Version::V2))
+    controllers.iter().copied().filter(move |controller| !controller.is_listed(enabled))
 }
 
 /// Kills every process of a group at once where the kernel can (5.14), else one by one.

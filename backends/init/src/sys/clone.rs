@@ -14,6 +14,8 @@ use moat_core::spec::Signal;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::process::kill_group;
+
 // linux/sched.h; the libc crate gives it a type that is too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -260,6 +262,19 @@ impl Child {
     /// The kernel's.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
         signal_pidfd(self.pidfd.as_fd(), signal)
+    }
+
+    /// As [`Child::signal`]; but those of a terminal's keys reach the whole group that it leads, as
+    /// a terminal has it (termios(3), `VINTR` and `VQUIT`). Only before it is reaped.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn signal_as_keys(&self, signal: Signal) -> nix::Result<()> {
+        let keyed = matches!(signal, Signal::INT | Signal::QUIT);
+        if keyed && kill_group(self.pid, signal).is_ok() {
+            return Ok(());
+        }
+        self.signal(signal)
     }
 
     /// Waits until it ends, and reaps it. Only once.

@@ -6,9 +6,10 @@
 //! with exec or _exit); `become_stdio` replaces 0, 1 and 2, which no value owns.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::statfs::{FsType, fstatfs};
 
 /// Closes every descriptor but 0, 1, 2 and those named. Values that own another must not be used
 /// or dropped afterwards.
@@ -49,6 +50,13 @@ pub fn become_stdio(stdio: &[OwnedFd; 3]) -> nix::Result<()> {
         Errno::result(unsafe { libc::dup2(fd, number) })?;
     }
     Ok(())
+}
+
+/// Whether it is a pipe without a name.
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS: FsType = FsType(0x5049_5045);
+    fstatfs(fd).is_ok_and(|filesystem| filesystem.filesystem_type() == PIPEFS)
 }
 
 /// Takes ownership of a descriptor that came over a socket (`SCM_RIGHTS`, unix(7)).

@@ -9,7 +9,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Exit, Sandbox, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::wire::{FromGuest, Start, ToGuest, VERSION};
-use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
+use moat_core::workload::{Terminal, Workload};
 use moat_host::machine::random;
 use moat_host::terminal::Raw;
 
@@ -211,18 +211,6 @@ impl Workload for Instance {
             None => None,
         }
     }
-
-    fn pause(&mut self) -> Option<&mut dyn Pause> {
-        None
-    }
-
-    fn stats(&mut self) -> Option<&mut dyn Stats> {
-        None
-    }
-
-    fn exec(&mut self) -> Option<&mut dyn Exec> {
-        None
-    }
 }
 
 impl Terminal for Instance {
@@ -262,22 +250,6 @@ impl Workload for Orphan {
 
     fn destroy(self: Box<Self>) -> Result<(), Fault> {
         self.0.destroy()
-    }
-
-    fn terminal(&mut self) -> Option<&mut dyn Terminal> {
-        None
-    }
-
-    fn pause(&mut self) -> Option<&mut dyn Pause> {
-        None
-    }
-
-    fn stats(&mut self) -> Option<&mut dyn Stats> {
-        None
-    }
-
-    fn exec(&mut self) -> Option<&mut dyn Exec> {
-        None
     }
 }
 

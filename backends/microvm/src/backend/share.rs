@@ -14,10 +14,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use moat_core::spec::GuestPath;
+use moat_host::mountinfo;
 use moat_host::volume::Volume;
 use moat_init::sys::mount::{self, Attributes, Depth};
 use nix::errno::Errno;
@@ -99,8 +99,7 @@ impl Shared {
     /// Mounts something empty over all that the guest must not reach.
     fn mask(&self, stage: &Path) -> Result<(), JailError> {
         let root = open_place(Path::new("share/root"))?;
-        let mounts =
-            fs::read_to_string("/proc/self/mountinfo").map_err(io_at("read", "mountinfo"))?;
+        let mounts = mountinfo::points().map_err(io_at("read", "/proc/self/mountinfo"))?;
         let mut foreign = foreign_mounts(&mounts, &stage.join("share/root"), &self.visible);
         foreign.sort();
         // A mask hides what is mounted below it as well.
@@ -139,37 +138,16 @@ fn cover(root: BorrowedFd<'_>, path: &OsStr) -> Result<(), JailError> {
     mount::attach(mask.as_fd(), place.as_fd()).map_err(at("hide", Path::new(path)))
 }
 
-/// The mount points below `root` that are not among `visible`, seen from the root.
-fn foreign_mounts(mountinfo: &str, root: &Path, visible: &[GuestPath]) -> Vec<PathBuf> {
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+/// Those of the mount points that are below `root` and not among `visible`, seen from the root.
+fn foreign_mounts(points: &[PathBuf], root: &Path, visible: &[GuestPath]) -> Vec<PathBuf> {
     points
+        .iter()
         .filter_map(|point| {
             let path = Path::new("/").join(point.strip_prefix(root).ok()?);
             let is_visible = visible.iter().any(|visible| Path::new(visible.as_str()) == path);
             (!is_visible && path != Path::new("/")).then_some(path)
         })
         .collect()
-}
-
-/// A path of mountinfo, in which space, tab, newline and backslash stand as `\` and three octal
-/// digits (proc_pid_mountinfo(5)).
-fn unescape(field: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [first, after @ ..] = rest {
-        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 /// A copy of the mounts at `path` and below, attached nowhere.
@@ -236,20 +214,17 @@ mod tests {
 
     #[test]
     fn only_mounts_that_belong_to_the_root_stay_visible() {
-        let line = |point: &str| format!("36 35 98:0 / {point} rw - ext4 /dev/root rw\n");
-        let points =
-            ["/", "/s/share/root", "/s/share/root/home", "/s/share/root/proc", "/s/share/rooted"];
-        let text: String = points.iter().map(|point| line(point)).collect::<String>()
-            + &line("/s/share/root/a\\040b");
+        let points = [
+            "/",
+            "/s/share/root",
+            "/s/share/root/home",
+            "/s/share/root/proc",
+            "/s/share/rooted",
+            "/s/share/root/a b",
+        ];
         let visible: Vec<GuestPath> = vec![GuestPath::root(), "/home".parse().unwrap()];
-        let foreign = foreign_mounts(&text, Path::new("/s/share/root"), &visible);
+        let foreign =
+            foreign_mounts(&points.map(PathBuf::from), Path::new("/s/share/root"), &visible);
         assert_eq!(foreign, [PathBuf::from("/proc"), PathBuf::from("/a b")]);
-    }
-
-    #[test]
-    fn escapes_of_mountinfo_are_undone() {
-        assert_eq!(unescape(r"/a\040b\134c"), Path::new("/a b\\c"));
-        assert_eq!(unescape(r"/a\04"), Path::new(r"/a\04"));
-        assert_eq!(unescape(r"\"), Path::new("\\"));
     }
 }

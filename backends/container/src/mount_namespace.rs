@@ -14,7 +14,7 @@ use nix::unistd::{chroot, fchdir};
 ///
 /// # Errors
 /// What the work gave, or why it could not be done there.
-pub(crate) fn in_mounts_of(
+pub(crate) fn do_inside(
     container: &Child,
     work: impl FnOnce() -> Result<(), StartError>,
 ) -> Result<(), StartError> {
