@@ -17,7 +17,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use moat_microvm::boot::{Discovery, KernelFormat, Piece};
-use moat_microvm::machine::{MachineConfig, Outcome, Share, run};
+use moat_microvm::devices::virtio::fs::Fs;
+use moat_microvm::devices::virtio::vsock::Vsock;
+use moat_microvm::machine::{MachineConfig, Outcome, run};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 type Failure = Box<dyn std::error::Error>;
@@ -66,9 +68,8 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
         discovery: Discovery::Cmdline,
         vcpus: 1,
         memory: 256 << 20,
-        share: None,
-        agent: None,
-        console: Box::new(io::stdout()),
+        devices: Vec::new(),
+        serial: Box::new(io::stdout()),
         stop: EventFd::new(EFD_NONBLOCK)?,
     };
     let mut seconds = 120;
@@ -83,12 +84,13 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
             "--share" => {
                 let value = value()?;
                 let (tag, root) = value.split_once('=').ok_or("--share needs TAG=DIR")?;
-                config.share = Some(Share { tag: tag.into(), root: root.into() });
+                config.devices.push(Box::new(Fs::new(tag, root.as_ref())?));
             }
-            "--echo" => config.agent = Some(agent(echo)?),
+            "--echo" => config.devices.push(Box::new(Vsock::new(agent(echo)?)?)),
             "--pump" => {
                 let bytes = value()?.parse::<u64>()? << 20;
-                config.agent = Some(agent(move |socket| pump(socket, bytes))?);
+                let pump = agent(move |socket| pump(socket, bytes))?;
+                config.devices.push(Box::new(Vsock::new(pump)?));
             }
             "--seconds" => seconds = value()?.parse()?,
             _ => return Err(format!("unknown option {option}").into()),

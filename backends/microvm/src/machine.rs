@@ -3,8 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,9 +15,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::boot::{self, Boot, Discovery, KernelFormat, Piece, layout};
 use crate::devices::bus::{Bus, Request};
 use crate::devices::serial::{Com1, Line, Sink};
-use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Transport};
-use crate::devices::virtio::vsock::Vsock;
 use crate::devices::virtio::{Broken, Device, Poller};
 use crate::hv::{self, Entry, Exit, Hypervisor, Kicker, Vcpu, Vm};
 use crate::{acpi, memory, mptable};
@@ -27,14 +23,9 @@ use crate::{acpi, memory, mptable};
 /// The most vCPUs that a machine may have.
 pub const MAX_VCPUS: u8 = 32;
 
-/// A host directory that the guest mounts by its tag.
-#[derive(Debug, Clone)]
-pub struct Share {
-    /// The virtio-fs tag: 1 to 36 bytes.
-    pub tag: String,
-    /// The directory, as this process sees it.
-    pub root: PathBuf,
-}
+/// The most virtio devices that a machine may have: one interrupt each, of the I/O APIC's 24, from
+/// [`layout::VIRTIO_MMIO_IRQ`] on.
+pub const MAX_DEVICES: usize = 19;
 
 /// Everything that a machine is made of.
 pub struct MachineConfig {
@@ -52,14 +43,11 @@ pub struct MachineConfig {
     pub vcpus: u8,
     /// Guest memory in bytes, whole pages, at least 32 MiB.
     pub memory: u64,
-    /// A directory for the guest.
-    pub share: Option<Share>,
-    /// The end of the agent channel: what the guest sends to host port
-    /// [`AGENT_PORT`](crate::devices::virtio::vsock::AGENT_PORT) comes out here, and the reverse.
-    pub agent: Option<UnixStream>,
-    /// Where the serial console's output goes. It must not block for long: the vCPU that prints
+    /// Its virtio devices, at most [`MAX_DEVICES`], in the order in which the guest finds them.
+    pub devices: Vec<Box<dyn Device>>,
+    /// Where the serial port's output goes. It must not block for long: the vCPU that prints
     /// waits for it.
-    pub console: Sink,
+    pub serial: Sink,
     /// Written by the caller to end the machine at once.
     pub stop: EventFd,
 }
@@ -71,7 +59,7 @@ impl std::fmt::Debug for MachineConfig {
             .field("discovery", &self.discovery)
             .field("vcpus", &self.vcpus)
             .field("memory", &self.memory)
-            .field("share", &self.share)
+            .field("devices", &self.devices.len())
             .finish_non_exhaustive()
     }
 }
@@ -101,6 +89,12 @@ pub enum Error {
         /// What was asked for.
         vcpus: u8,
     },
+    /// More devices than interrupts.
+    #[error("a machine has at most {MAX_DEVICES} virtio devices, and {devices} were asked for")]
+    Devices {
+        /// What was asked for.
+        devices: usize,
+    },
     /// The guest's memory.
     #[error("can't make the guest's memory")]
     Memory(#[from] memory::Error),
@@ -113,14 +107,6 @@ pub enum Error {
     /// ACPI or MP tables.
     #[error("can't write the machine's description into guest memory")]
     Tables(#[from] vm_memory::GuestMemoryError),
-    /// The shared directory.
-    #[error("can't share {}", root.display())]
-    Share {
-        /// The directory.
-        root: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
     /// A device.
     #[error("can't make the device {device}")]
     Device {
@@ -143,12 +129,14 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     if !(1..=MAX_VCPUS).contains(&config.vcpus) {
         return Err(Error::Vcpus { vcpus: config.vcpus });
     }
+    if config.devices.len() > MAX_DEVICES {
+        return Err(Error::Devices { devices: config.devices.len() });
+    }
     install_kick_handler()?;
     let hypervisor = Hypervisor::new(kvm)?;
     let memory = memory::create(config.memory)?;
     let vm = hypervisor.create_vm(memory.clone())?;
-    let devices = devices(config.share, config.agent)?;
-    let count = u32::try_from(devices.len()).unwrap_or_default();
+    let count = u32::try_from(config.devices.len()).unwrap_or_default();
     let rsdp = describe(&memory, config.discovery, config.vcpus, count)?;
     let mut kernel = config.kernel;
     let entry = boot::load(
@@ -164,7 +152,7 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
         },
     )?;
     drop((kernel, config.initramfs));
-    let bus = Arc::new(connect(&vm, memory, devices, config.console)?);
+    let bus = Arc::new(connect(&vm, memory, config.devices, config.serial)?);
     let ending = Arc::new(Ending::new()?);
     let vcpus = start(&vm, config.vcpus, entry, &bus, &ending);
     let vcpus = match vcpus {
@@ -178,21 +166,6 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     stop(vcpus, &ending);
     bus.stop();
     Ok(outcome?)
-}
-
-/// Makes the devices that the guest will find, in order.
-fn devices(share: Option<Share>, agent: Option<UnixStream>) -> Result<Vec<Box<dyn Device>>, Error> {
-    let mut devices: Vec<Box<dyn Device>> = Vec::new();
-    if let Some(Share { tag, root }) = share {
-        match Fs::new(&tag, &root) {
-            Ok(fs) => devices.push(Box::new(fs)),
-            Err(source) => return Err(Error::Share { root, source }),
-        }
-    }
-    if let Some(agent) = agent {
-        devices.push(Box::new(Vsock::new(agent)?));
-    }
-    Ok(devices)
 }
 
 /// Tells the guest what it has, and returns the address of ACPI's root pointer, if any.
@@ -216,7 +189,7 @@ fn connect(
     vm: &Vm,
     memory: GuestMemoryMmap,
     devices: Vec<Box<dyn Device>>,
-    console: Sink,
+    serial: Sink,
 ) -> Result<Bus, Error> {
     let memory = Arc::new(memory);
     let mut transports = Vec::with_capacity(devices.len());
@@ -234,7 +207,7 @@ fn connect(
     }
     let line = EventFd::new(EFD_NONBLOCK)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
-    Ok(Bus::new(Com1::new(Line(line), console), transports))
+    Ok(Bus::new(Com1::new(Line(line), serial), transports))
 }
 
 /// Where the first thread to know leaves how the machine ended.

@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, LineWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moat_core::spec::Signal;
@@ -34,6 +34,9 @@ use vmm_sys_util::eventfd::EventFd;
 use super::jail;
 use super::share::{SHARE, Shared};
 use crate::boot::{Discovery, KernelFormat, Piece};
+use crate::devices::virtio::Device;
+use crate::devices::virtio::fs::Fs;
+use crate::devices::virtio::vsock::Vsock;
 use crate::machine::{self, MachineConfig, Outcome};
 
 /// The most that the VMM says about its end, in bytes.
@@ -282,6 +285,8 @@ fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<
 }
 
 fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure> {
+    let devices: Vec<Box<dyn Device>> =
+        vec![Box::new(Fs::new(SHARE_TAG, Path::new(SHARE))?), Box::new(Vsock::new(agent)?)];
     let config = MachineConfig {
         kernel: parts.kernel,
         kernel_format: parts.kernel_format,
@@ -290,10 +295,9 @@ fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure
         discovery: parts.discovery,
         vcpus: parts.vcpus,
         memory: parts.memory,
-        share: Some(machine::Share { tag: SHARE_TAG.to_owned(), root: SHARE.into() }),
-        agent: Some(agent),
+        devices,
         // Line by line, since the guest's console comes byte by byte.
-        console: Box::new(LineWriter::new(console)),
+        serial: Box::new(LineWriter::new(console)),
         stop: EventFd::new(0)?,
     };
     Ok(match machine::run(parts.kvm, config)? {

@@ -63,7 +63,7 @@ const FEATURES_OK: u32 = 8;
 const DRIVER_OK: u32 = 4;
 const NEEDS_RESET: u32 = 64;
 
-/// Feature bits of all our devices (6): indirect descriptors, event index, version 1.
+/// Feature bits of the transport, for all our devices (6): indirect descriptors, event index, version 1.
 const INDIRECT_DESC: u64 = 1 << 28;
 const EVENT_IDX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
@@ -80,6 +80,8 @@ enum State {
 pub struct Transport {
     state: State,
     kind: u32,
+    /// What the transport and the device offer.
+    features: u64,
     config: Vec<u8>,
     name: &'static str,
     memory: Arc<GuestMemoryMmap>,
@@ -121,6 +123,7 @@ impl Transport {
         }
         Ok(Self {
             kind: device.kind(),
+            features: FEATURES | device.features(),
             config: device.config().to_vec(),
             name: device.name(),
             state: State::Idle(device),
@@ -163,7 +166,7 @@ impl Transport {
             register::VERSION => VERSION,
             register::DEVICE_ID => self.kind,
             register::VENDOR_ID => VENDOR,
-            register::DEVICE_FEATURES => half(FEATURES, self.device_features_sel),
+            register::DEVICE_FEATURES => half(self.features, self.device_features_sel),
             register::QUEUE_NUM_MAX => self.queue().map_or(0, |queue| queue.max_size().into()),
             register::QUEUE_READY => self.queue().map_or(0, |queue| queue.ready().into()),
             register::INTERRUPT_STATUS => self.interrupt.status.load(Ordering::SeqCst),
@@ -264,7 +267,7 @@ impl Transport {
     }
 
     fn features_agree(&self) -> bool {
-        self.driver_features & !FEATURES == 0 && self.driver_features & VERSION_1 != 0
+        self.driver_features & !self.features == 0 && self.driver_features & VERSION_1 != 0
     }
 
     fn fail(&self, reason: &Broken) {
@@ -282,7 +285,8 @@ impl Transport {
             rings.push(Ring::new(used, Arc::clone(&self.memory), kick.try_clone()?, interrupt)?);
         }
         let stop = EventFd::new(EFD_NONBLOCK)?;
-        let active = Active { rings, stop: stop.try_clone()? };
+        let features = self.driver_features & !FEATURES;
+        let active = Active { features, rings, stop: stop.try_clone()? };
         let State::Idle(device) = mem::replace(&mut self.state, State::Lost) else {
             return Err(virtio_queue::Error::QueueNotReady.into());
         };

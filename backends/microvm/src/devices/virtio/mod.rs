@@ -48,6 +48,11 @@ pub trait Device: Send {
     /// The size of each of its queues, powers of two.
     fn queue_sizes(&self) -> &'static [u16];
 
+    /// Feature bits of its own (section 5) that it offers, besides those of the transport.
+    fn features(&self) -> u64 {
+        0
+    }
+
     /// The device's configuration space. The driver reads it and can't write it.
     fn config(&self) -> &[u8];
 
@@ -62,6 +67,8 @@ pub trait Device: Send {
 /// What a device has while its driver uses it.
 #[derive(Debug)]
 pub struct Active {
+    /// What the driver took of [`Device::features`].
+    pub features: u64,
     /// Its queues, in the device's order.
     pub rings: Vec<Ring>,
     /// Readable when the device must stop.
