@@ -10,13 +10,8 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "bpf",
-    does: "makes a BPF map and loads a socket filter program by bpf(2)",
     cve: Some("CVE-2021-3490"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new("bpf", "makes a BPF map and loads a socket filter program by bpf(2)", attack)
 };
 
 /// linux/bpf.h

@@ -5,15 +5,11 @@ use std::fs::{self, OpenOptions};
 use crate::cases::Case;
 use crate::inside::{Tries, number};
 
-pub(super) const CASE: Case = Case {
-    name: "cgroup_files",
-    does: "makes a cgroup, moves into it, and writes limits, in whatever hierarchy is below /sys/fs/cgroup",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "cgroup_files",
+    "makes a cgroup, moves into it, and writes limits, in whatever hierarchy is below /sys/fs/cgroup",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// Of v1, of hybrid, and of v2.
 const TOPS: [&str; 3] = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"];

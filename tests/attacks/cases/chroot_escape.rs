@@ -8,13 +8,13 @@ use crate::field::SECRET;
 use crate::inside::{Tries, open, read};
 
 pub(super) const CASE: Case = Case {
-    name: "chroot_escape",
-    does: "changes its root below its working directory, and climbs out by fchdir and dots",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| field.moat_with("", &[&field.secret()]),
     open: |field| field.naive_with(&[&field.secret()], |_| {}),
+    ..Case::new(
+        "chroot_escape",
+        "changes its root below its working directory, and climbs out by fchdir and dots",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

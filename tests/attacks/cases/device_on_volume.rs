@@ -12,11 +12,6 @@ use crate::field::{Field, disk};
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "device_on_volume",
-    does: "opens the host's disk and kernel log by nodes on a volume, and makes such nodes",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| {
         let disk = prepare(field)?;
         field.moat_with("volumes = [\"./volume:/volume\"]", &[&disk])
@@ -25,6 +20,11 @@ pub(super) const CASE: Case = Case {
         let (disk, volume) = (prepare(field)?, field.space.path().join("volume"));
         field.naive_with(&[&disk], |naive| naive.volumes.push((volume, "/volume".to_owned())))
     },
+    ..Case::new(
+        "device_on_volume",
+        "opens the host's disk and kernel log by nodes on a volume, and makes such nodes",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

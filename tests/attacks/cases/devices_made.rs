@@ -11,13 +11,13 @@ use crate::field::{Field, disk};
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "devices_made",
-    does: "makes nodes of the host's disk, memory and kernel log, and opens them; with CAP_MKNOD added, too",
-    cve: None,
-    hole: None,
-    attack,
     behind,
     open: |field| field.naive_with(&[&disk().to_string()], |_| {}),
+    ..Case::new(
+        "devices_made",
+        "makes nodes of the host's disk, memory and kernel log, and opens them; with CAP_MKNOD added, too",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

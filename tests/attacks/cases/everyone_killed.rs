@@ -12,13 +12,9 @@ use crate::field::Field;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "everyone_killed",
-    does: "sends SIGKILL to every process that it can reach",
-    cve: None,
-    hole: None,
-    attack,
     behind,
     open: |field| field.naive_with(&[&host()?], |naive| naive.neighbour = true),
+    ..Case::new("everyone_killed", "sends SIGKILL to every process that it can reach", attack)
 };
 
 /// What comes of it the others tell.

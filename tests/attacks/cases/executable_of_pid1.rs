@@ -9,13 +9,12 @@ use crate::cases::Case;
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "executable_of_pid1",
-    does: "opens /proc/1/exe for writing, at once and by a held `O_PATH` descriptor",
     cve: Some("CVE-2019-5736"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new(
+        "executable_of_pid1",
+        "opens /proc/1/exe for writing, at once and by a held `O_PATH` descriptor",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

@@ -15,13 +15,13 @@ use crate::field::{Field, told};
 use crate::inside::{self, Tries, read};
 
 pub(super) const CASE: Case = Case {
-    name: "file_capabilities",
-    does: "runs a program of the image that has CAP_CHOWN and CAP_SETUID as file capabilities, as user 1000",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, ""),
     open: |field| run(field, "[workload.case.security]\nno_new_privileges = false"),
+    ..Case::new(
+        "file_capabilities",
+        "runs a program of the image that has CAP_CHOWN and CAP_SETUID as file capabilities, as user 1000",
+        attack,
+    )
 };
 
 /// linux/capability.h, `VFS_CAP_REVISION_2` with the effective flag.

@@ -8,13 +8,13 @@ use crate::field::Field;
 use crate::inside::{Tries, fill};
 
 pub(super) const CASE: Case = Case {
-    name: "file_hog",
-    does: "writes 160 MiB to the root and to a tmpfs, with a memory limit of 64 MiB",
-    cve: None,
-    hole: None,
-    attack,
     behind,
     open: |field| field.moat(&format!("{TMPFS}\"768MiB\"")),
+    ..Case::new(
+        "file_hog",
+        "writes 160 MiB to the root and to a tmpfs, with a memory limit of 64 MiB",
+        attack,
+    )
 };
 
 const PATHS: [&str; 2] = ["/hog", "/tmp/hog"];

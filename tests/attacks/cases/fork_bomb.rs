@@ -5,13 +5,12 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "fork_bomb",
-    does: "makes processes that make no end, up to 700; the default limit is 512",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.moat("[workload.case.resources]\npids = 2000"),
+    ..Case::new(
+        "fork_bomb",
+        "makes processes that make no end, up to 700; the default limit is 512",
+        attack,
+    )
 };
 
 /// More than `resources.pids` is by default, and few enough for any machine.

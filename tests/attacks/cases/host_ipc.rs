@@ -16,13 +16,13 @@ use crate::field::Field;
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "host_ipc",
-    does: "attaches the host's System V shared memory by its key, and opens its POSIX queue and shared memory",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, |arguments| field.moat_with("", arguments)),
     open: |field| run(field, |arguments| field.naive_with(arguments, |_| {})),
+    ..Case::new(
+        "host_ipc",
+        "attaches the host's System V shared memory by its key, and opens its POSIX queue and shared memory",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

@@ -13,15 +13,15 @@ use crate::field::Field;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "host_processes",
-    does: "looks for a process of the host by its command line, and kills it by its pid",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, |arguments| field.moat_with("", arguments)),
     open: |field| {
         run(field, |arguments| field.naive_with(arguments, |naive| naive.own_pids = false))
     },
+    ..Case::new(
+        "host_processes",
+        "looks for a process of the host by its command line, and kills it by its pid",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

@@ -14,13 +14,13 @@ use crate::field::{Field, told};
 use crate::inside::{self, Tries, number};
 
 pub(super) const CASE: Case = Case {
-    name: "host_sockets",
-    does: "looks for sockets below /run and /tmp, with `image = \"host\"`, and connects to them",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, false),
     open: |field| run(field, true),
+    ..Case::new(
+        "host_sockets",
+        "looks for sockets below /run and /tmp, with `image = \"host\"`, and connects to them",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, arguments: &[&str]) {

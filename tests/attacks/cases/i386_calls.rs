@@ -5,13 +5,12 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "i386_calls",
-    does: "makes a user namespace, reads a keyring and opens a userfaultfd by `int 0x80`",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.naive(|naive| naive.pivots = true),
+    ..Case::new(
+        "i386_calls",
+        "makes a user namespace, reads a keyring and opens a userfaultfd by `int 0x80`",
+        attack,
+    )
 };
 
 /// asm/unistd_32.h

@@ -12,13 +12,13 @@ use crate::field::{Field, disk};
 use crate::inside::{Tries, read};
 
 pub(super) const CASE: Case = Case {
-    name: "identity_map",
-    does: "tries the attacks that file owners would stop once more, where ids can't be mapped: on masks, settings, devices, cgroups, PID 1",
-    cve: None,
-    hole: None,
-    attack,
     behind,
     open: |field| field.naive_with(&[&disk().to_string()], |_| {}),
+    ..Case::new(
+        "identity_map",
+        "tries the attacks that file owners would stop once more, where ids can't be mapped: on masks, settings, devices, cgroups, PID 1",
+        attack,
+    )
 };
 
 const ATTACKS: [Case; 11] = [

@@ -10,13 +10,13 @@ use crate::field::Field;
 use crate::inside::{Tries, number};
 
 pub(super) const CASE: Case = Case {
-    name: "image_poisoned",
-    does: "replaces a program of the image, and writes to its /etc/passwd",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| seen(field, &field.moat("")?),
     open: |field| seen(field, &field.naive(|_| {})?),
+    ..Case::new(
+        "image_poisoned",
+        "replaces a program of the image, and writes to its /etc/passwd",
+        attack,
+    )
 };
 
 const FILES: [&str; 3] = ["/etc/passwd", "/bin/busybox", "/planted"];

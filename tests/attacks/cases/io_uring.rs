@@ -10,13 +10,8 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "io_uring",
-    does: "calls io_uring_setup, io_uring_enter and io_uring_register",
     cve: Some("CVE-2022-29582"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new("io_uring", "calls io_uring_setup, io_uring_enter and io_uring_register", attack)
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

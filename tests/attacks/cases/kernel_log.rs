@@ -9,15 +9,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "kernel_log",
-    does: "reads the kernel's log by syslog(2), and opens /proc/kmsg and /dev/kmsg",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "kernel_log",
+    "reads the kernel's log by syslog(2), and opens /proc/kmsg and /dev/kmsg",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// `SYSLOG_ACTION_READ_ALL` of syslog(2).
 const READ_ALL: i64 = 3;

@@ -9,15 +9,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "kernel_modules",
-    does: "calls init_module, finit_module and delete_module with what is no module",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "kernel_modules",
+    "calls init_module, finit_module and delete_module with what is no module",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     let nothing = call(libc::SYS_init_module, [B(b"no module"), N(9), S(c"")]);

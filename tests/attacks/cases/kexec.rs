@@ -9,15 +9,8 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "kexec",
-    does: "calls kexec_load and kexec_file_load with impossible arguments",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+pub(super) const CASE: Case =
+    Case::new("kexec", "calls kexec_load and kexec_file_load with impossible arguments", attack);
 
 fn attack(tries: &Tries, _: &[&str]) {
     // More segments than there may be, and flags that do not exist: refused after the rights.

@@ -10,13 +10,8 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "keyrings",
-    does: "adds a key, asks for one, and looks up its session's keyring",
     cve: Some("CVE-2014-9529"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new("keyrings", "adds a key, asks for one, and looks up its session's keyring", attack)
 };
 
 /// linux/keyctl.h

@@ -9,15 +9,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "machine_controls",
-    does: "asks for I/O ports, swap, process accounting, disk quotas, another root, and the terminal's hang-up",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "machine_controls",
+    "asks for I/O ports, swap, process accounting, disk quotas, another root, and the terminal's hang-up",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     tries.apart("iopl", |tries| tries.of("iopl", call(libc::SYS_iopl, [N(3)])));

@@ -7,15 +7,11 @@ use nix::fcntl::OFlag;
 use crate::cases::Case;
 use crate::inside::{Tries, open, read};
 
-pub(super) const CASE: Case = Case {
-    name: "masks_bypassed",
-    does: "reads masked files by other paths: /proc/self/root, /proc/thread-self, dots, descriptors, another thread's directory",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "masks_bypassed",
+    "reads masked files by other paths: /proc/self/root, /proc/thread-self, dots, descriptors, another thread's directory",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     let process = std::process::id();

@@ -11,13 +11,12 @@ use crate::cases::Case;
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "masks_remounted",
-    does: "makes /proc/sys writable by a remount, by mount_setattr(2), and by a mount of it elsewhere",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.naive(|naive| naive.masks = true),
+    ..Case::new(
+        "masks_remounted",
+        "makes /proc/sys writable by a remount, by mount_setattr(2), and by a mount of it elsewhere",
+        attack,
+    )
 };
 
 /// linux/mount.h: `AT_RECURSIVE`, `MOUNT_ATTR_RDONLY`.

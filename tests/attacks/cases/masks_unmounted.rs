@@ -6,13 +6,12 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "masks_unmounted",
-    does: "unmounts what covers /proc/keys, /proc/interrupts and /proc/sys",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.naive(|naive| naive.masks = true),
+    ..Case::new(
+        "masks_unmounted",
+        "unmounts what covers /proc/keys, /proc/interrupts and /proc/sys",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

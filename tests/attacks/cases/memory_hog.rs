@@ -4,13 +4,9 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "memory_hog",
-    does: "takes and touches 160 MiB of memory, with a limit of 64 MiB",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| field.moat("[workload.case.resources]\nmemory = \"64MiB\""),
     open: |field| field.moat("[workload.case.resources]\nmemory = \"512MiB\""),
+    ..Case::new("memory_hog", "takes and touches 160 MiB of memory, with a limit of 64 MiB", attack)
 };
 
 const STEP: usize = 4 << 20;

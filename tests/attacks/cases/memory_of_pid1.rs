@@ -10,15 +10,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::{Tries, open, read};
 
-pub(super) const CASE: Case = Case {
-    name: "memory_of_pid1",
-    does: "reads /proc/1/maps and /proc/1/mem, calls process_vm_readv and process_vm_writev on PID 1",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "memory_of_pid1",
+    "reads /proc/1/maps and /proc/1/mem, calls process_vm_readv and process_vm_writev on PID 1",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     let maps = read("/proc/1/maps").map(|maps| format!("{} bytes", maps.len()));

@@ -9,15 +9,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "mount_descriptors",
-    does: "mounts by fsopen, fsconfig, fsmount, fspick, open_tree, open_tree_attr, move_mount, mount_setattr",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "mount_descriptors",
+    "mounts by fsopen, fsconfig, fsmount, fspick, open_tree, open_tree_attr, move_mount, mount_setattr",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// linux/mount.h: `FSCONFIG_CMD_CREATE`, `OPEN_TREE_CLONE`, `MOVE_MOUNT_F_EMPTY_PATH`.
 const CREATE: i64 = 6;

@@ -5,15 +5,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "mounts",
-    does: "mounts a tmpfs, binds, moves, makes shared, unmounts",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+pub(super) const CASE: Case =
+    Case::new("mounts", "mounts a tmpfs, binds, moves, makes shared, unmounts", attack);
 
 fn attack(tries: &Tries, _: &[&str]) {
     let none = None::<&str>;

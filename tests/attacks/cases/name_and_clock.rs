@@ -11,15 +11,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "name_and_clock",
-    does: "sets the host name (to what it is), the clock, the time zone (to an impossible one), and the clock's pace",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "name_and_clock",
+    "sets the host name (to what it is), the clock, the time zone (to an impossible one), and the clock's pace",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// `CLOCK_REALTIME` of clock_gettime(2).
 const REALTIME: i64 = 0;

@@ -9,15 +9,11 @@ use crate::call::{Arg::N, call};
 use crate::cases::Case;
 use crate::inside::{Tries, open};
 
-pub(super) const CASE: Case = Case {
-    name: "namespaces_entered",
-    does: "enters PID 1's and its own namespaces by setns, by files and by a pidfd",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "namespaces_entered",
+    "enters PID 1's and its own namespaces by setns, by files and by a pidfd",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     for (whose, process) in [("PID 1", "1"), ("own", "self")] {

@@ -5,13 +5,13 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "new_namespaces",
-    does: "makes user, mount, network and other namespaces by unshare, clone and clone3",
     cve: Some("CVE-2022-0185"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.naive(|naive| naive.pivots = true),
+    ..Case::new(
+        "new_namespaces",
+        "makes user, mount, network and other namespaces by unshare, clone and clone3",
+        attack,
+    )
 };
 
 const KINDS: [(&str, libc::c_int); 7] = [

@@ -10,13 +10,12 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "perf_events",
-    does: "opens a counter of the processor and one of the kernel by perf_event_open",
     cve: Some("CVE-2013-2094"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new(
+        "perf_events",
+        "opens a counter of the processor and one of the kernel by perf_event_open",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

@@ -4,15 +4,11 @@ use crate::call::{Arg::N, call};
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "personality",
-    does: "turns off address randomisation, and makes all that is readable executable, by personality(2)",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "personality",
+    "turns off address randomisation, and makes all that is readable executable, by personality(2)",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// sys/personality.h
 const ADDR_NO_RANDOMIZE: i64 = 0x004_0000;

@@ -10,13 +10,13 @@ use crate::field::{Field, SECRET, told};
 use crate::inside::{Tries, number, read};
 
 pub(super) const CASE: Case = Case {
-    name: "pid1_is_not_the_hosts",
-    does: "reads PID 1's environment, command line, root, working directory and mounts",
-    cve: None,
-    hole: None,
-    attack,
     behind,
     open: in_the_open,
+    ..Case::new(
+        "pid1_is_not_the_hosts",
+        "reads PID 1's environment, command line, root, working directory and mounts",
+        attack,
+    )
 };
 
 /// A variable of moat's own environment.

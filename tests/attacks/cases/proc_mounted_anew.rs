@@ -9,15 +9,11 @@ use crate::call::{
 use crate::cases::Case;
 use crate::inside::{Tries, read};
 
-pub(super) const CASE: Case = Case {
-    name: "proc_mounted_anew",
-    does: "mounts a proc and a sysfs of its own, by mount(2) and fsopen(2)",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "proc_mounted_anew",
+    "mounts a proc and a sysfs of its own, by mount(2) and fsopen(2)",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 fn attack(tries: &Tries, _: &[&str]) {
     for kind in ["proc", "sysfs"] {

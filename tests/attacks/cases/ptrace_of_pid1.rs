@@ -4,15 +4,11 @@ use crate::call::{Arg::N, call};
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "ptrace_of_pid1",
-    does: "seizes PID 1 with ptrace, compares itself with it, and takes its descriptors with pidfd_getfd",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "ptrace_of_pid1",
+    "seizes PID 1 with ptrace, compares itself with it, and takes its descriptors with pidfd_getfd",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 /// linux/ptrace.h
 const PTRACE_SEIZE: i64 = 0x4206;

@@ -11,16 +11,15 @@ use crate::field::{excused, root_may};
 use crate::inside::{Tries, number};
 
 pub(super) const CASE: Case = Case {
-    name: "raised_priority",
-    does: "asks for nice -20, real-time scheduling, real-time I/O, and freedom from the OOM killer",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| {
         let found = field.naive(|_| {})?;
         Ok(excused(found, |what| what != "no OOM kill" || root_may(SYS_RESOURCE)))
     },
+    ..Case::new(
+        "raised_priority",
+        "asks for nice -20, real-time scheduling, real-time I/O, and freedom from the OOM killer",
+        attack,
+    )
 };
 
 /// CAP_SYS_RESOURCE

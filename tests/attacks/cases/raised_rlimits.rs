@@ -13,13 +13,13 @@ use crate::cases::Case;
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "raised_rlimits",
-    does: "raises its hard limit of open files over what was declared, by setrlimit and prlimit",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| field.moat("[workload.case.rlimits]\nnofile = 256"),
     open: |field| field.moat("[workload.case.rlimits]\nnofile = 4096"),
+    ..Case::new(
+        "raised_rlimits",
+        "raises its hard limit of open files over what was declared, by setrlimit and prlimit",
+        attack,
+    )
 };
 
 const MORE: u64 = 1024;

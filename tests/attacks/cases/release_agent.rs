@@ -12,13 +12,13 @@ use crate::field::Field;
 use crate::inside::{Tries, number};
 
 pub(super) const CASE: Case = Case {
-    name: "release_agent",
-    does: "mounts a cgroup v1 hierarchy and writes its release_agent; with CAP_SYS_ADMIN added, too",
     cve: Some("CVE-2022-0492"),
-    hole: None,
-    attack,
     behind,
-    open: |field| field.naive(|_| {}),
+    ..Case::new(
+        "release_agent",
+        "mounts a cgroup v1 hierarchy and writes its release_agent; with CAP_SYS_ADMIN added, too",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

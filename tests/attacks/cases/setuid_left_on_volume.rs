@@ -11,13 +11,13 @@ use crate::field::{Field, told};
 use crate::inside::{self, Tries, number};
 
 pub(super) const CASE: Case = Case {
-    name: "setuid_left_on_volume",
-    does: "leaves a set-user-ID program on a volume, which another workload's user 1000 runs",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, ""),
     open: |field| run(field, "[workload.case.security]\nno_new_privileges = false"),
+    ..Case::new(
+        "setuid_left_on_volume",
+        "leaves a set-user-ID program on a volume, which another workload's user 1000 runs",
+        attack,
+    )
 };
 
 const LEFT: &str = "/volume/raise";

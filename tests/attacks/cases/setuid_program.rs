@@ -8,13 +8,13 @@ use crate::field::{Field, told};
 use crate::inside::{self, Tries};
 
 pub(super) const CASE: Case = Case {
-    name: "setuid_program",
-    does: "runs a program of the image that is root's and has the set-user-ID bit, as user 1000",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| run(field, ""),
     open: |field| run(field, "[workload.case.security]\nno_new_privileges = false"),
+    ..Case::new(
+        "setuid_program",
+        "runs a program of the image that is root's and has the set-user-ID bit, as user 1000",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

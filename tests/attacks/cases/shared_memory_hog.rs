@@ -4,13 +4,12 @@ use crate::cases::Case;
 use crate::inside::{Tries, fill};
 
 pub(super) const CASE: Case = Case {
-    name: "shared_memory_hog",
-    does: "writes 96 MiB to /dev/shm, which has 64 MiB by default",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
     open: |field| field.moat("shm_size = \"256MiB\""),
+    ..Case::new(
+        "shared_memory_hog",
+        "writes 96 MiB to /dev/shm, which has 64 MiB by default",
+        attack,
+    )
 };
 
 fn attack(tries: &Tries, _: &[&str]) {

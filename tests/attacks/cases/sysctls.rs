@@ -9,13 +9,13 @@ use crate::field::Field;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "sysctls",
-    does: "opens core_pattern, modprobe, panic, ip_forward and sysrq-trigger for writing; with CAP_SYS_ADMIN added, too",
     cve: Some("CVE-2022-0811"),
-    hole: None,
-    attack,
     behind,
-    open: |field| field.naive(|_| {}),
+    ..Case::new(
+        "sysctls",
+        "opens core_pattern, modprobe, panic, ip_forward and sysrq-trigger for writing; with CAP_SYS_ADMIN added, too",
+        attack,
+    )
 };
 
 const FILES: [&str; 8] = [

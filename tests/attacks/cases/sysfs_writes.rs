@@ -5,15 +5,11 @@ use nix::fcntl::OFlag;
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "sysfs_writes",
-    does: "opens files of /sys for writing: uevent_helper, huge pages, a device's uevent, a module's parameter",
-    cve: None,
-    hole: None,
+pub(super) const CASE: Case = Case::new(
+    "sysfs_writes",
+    "opens files of /sys for writing: uevent_helper, huge pages, a device's uevent, a module's parameter",
     attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+);
 
 const FILES: [&str; 6] = [
     "/sys/kernel/uevent_helper",

@@ -6,15 +6,8 @@ use crate::call::{Arg::N, call};
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "userfaultfd",
-    does: "calls userfaultfd, and opens /dev/userfaultfd",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+pub(super) const CASE: Case =
+    Case::new("userfaultfd", "calls userfaultfd, and opens /dev/userfaultfd", attack);
 
 fn attack(tries: &Tries, _: &[&str]) {
     tries.of("userfaultfd", call(libc::SYS_userfaultfd, [N(0)]).map(|_| "opened"));

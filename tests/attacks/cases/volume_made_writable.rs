@@ -15,11 +15,6 @@ use crate::field::Field;
 use crate::inside::{Tries, open};
 
 pub(super) const CASE: Case = Case {
-    name: "volume_made_writable",
-    does: "remounts a read-only volume, by mount(2) and mount_setattr(2), and writes to it",
-    cve: None,
-    hole: None,
-    attack,
     behind: |field| {
         prepare(field)?;
         field.moat("volumes = [\"./volume:/volume:ro\"]")
@@ -28,6 +23,11 @@ pub(super) const CASE: Case = Case {
         let volume = prepare(field)?;
         field.naive(|naive| naive.volumes.push((volume, "/volume".to_owned())))
     },
+    ..Case::new(
+        "volume_made_writable",
+        "remounts a read-only volume, by mount(2) and mount_setattr(2), and writes to it",
+        attack,
+    )
 };
 
 /// `MOUNT_ATTR_RDONLY` of linux/mount.h.

@@ -6,15 +6,8 @@ use crate::call::{Arg::N, call};
 use crate::cases::Case;
 use crate::inside::Tries;
 
-pub(super) const CASE: Case = Case {
-    name: "vsock",
-    does: "opens a socket of family AF_VSOCK, which no namespace keeps apart",
-    cve: None,
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
-};
+pub(super) const CASE: Case =
+    Case::new("vsock", "opens a socket of family AF_VSOCK, which no namespace keeps apart", attack);
 
 fn attack(tries: &Tries, _: &[&str]) {
     for (what, kind) in [("stream", libc::SOCK_STREAM), ("datagram", libc::SOCK_DGRAM)] {

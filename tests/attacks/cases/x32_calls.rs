@@ -8,13 +8,12 @@ use crate::cases::Case;
 use crate::inside::Tries;
 
 pub(super) const CASE: Case = Case {
-    name: "x32_calls",
-    does: "makes a user namespace, adds a key and mounts by the numbers of x32",
     cve: Some("CVE-2014-0038"),
-    hole: None,
-    attack,
-    behind: |field| field.moat(""),
-    open: |field| field.naive(|_| {}),
+    ..Case::new(
+        "x32_calls",
+        "makes a user namespace, adds a key and mounts by the numbers of x32",
+        attack,
+    )
 };
 
 /// asm/unistd.h: `__X32_SYSCALL_BIT`.

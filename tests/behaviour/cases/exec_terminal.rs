@@ -5,32 +5,14 @@ use moat_tests::running::Running;
 use moat_tests::seen::Seen;
 use moat_tests::terminal::Terminal;
 
+use super::terminal::dialogue;
 use crate::wall::Wall;
 
 pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
     space.spec("")?;
     let running = Running::start(&space)?;
-    let script = "tty; stty size; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all three; \
-                  : < /dev/tty && echo controlling; trap 'echo changed' WINCH; echo ready; \
-                  until [ \"$(stty size)\" = '22 77' ]; do sleep 0.05; done; trap '' WINCH; \
-                  echo resized; read line; echo \"line: $line\"; cat; echo end of file; exit 9";
-    let moat = running.verb(&["exec", "-it", "case", "sh", "-c", script])?;
-    let mut terminal = Terminal::start(moat, 101, 33)?;
-    terminal.wait_for("ready\r\n")?;
-    ensure!(!terminal.is_cooked()?, "moat's own terminal still edits lines");
-    terminal.resize(77, 22)?;
-    terminal.wait_for("changed\r\n")?;
-    terminal.wait_for("resized\r\n")?;
-    terminal.send(b"typed \x7f\n")?;
-    terminal.wait_for("line: typed\r\n")?;
-    terminal.send(b"\x04")?;
-    let (status, screen) = terminal.finish()?;
-    ensure!(status == 9, "status {status}, screen: {screen}");
-    for shown in ["/dev/pts/0\r\n33 101\r\nall three\r\ncontrolling\r\n", "end of file\r\n"] {
-        ensure!(screen.contains(shown), "the screen lacks {shown:?}: {screen}");
-    }
-    ensure!(terminal.is_cooked()?, "the terminal was not put back as it was");
+    dialogue(|script| running.verb(&["exec", "-it", "case", "sh", "-c", script]))?;
 
     // Found by itself, and the user's own; a key ends it.
     let moat = running.verb(&[
