@@ -2,6 +2,7 @@
 //! does.
 
 mod arrows;
+mod contenders;
 mod documents;
 mod readme;
 mod specs;
