@@ -69,7 +69,7 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
         vcpus: 1,
         memory: 256 << 20,
         devices: Vec::new(),
-        serial: Box::new(io::stdout()),
+        serial: Some(Box::new(io::stdout())),
         stop: EventFd::new(EFD_NONBLOCK)?,
     };
     let mut seconds = 120;

@@ -31,12 +31,17 @@ const BOOT_NO_RTC: u16 = 1 << 5;
 /// Tables begin at multiples of this.
 const ALIGN: u64 = 16;
 
-/// Writes tables for `vcpus` processors and `devices` virtio-mmio devices, and returns the
-/// address of the root pointer.
+/// Writes tables for `vcpus` processors, `devices` virtio-mmio devices and, with `serial`, COM1,
+/// and returns the address of the root pointer.
 ///
 /// # Errors
 /// When they don't fit into guest memory.
-pub fn write(memory: &GuestMemoryMmap, vcpus: u8, devices: u32) -> Result<u64, GuestMemoryError> {
+pub fn write(
+    memory: &GuestMemoryMmap,
+    vcpus: u8,
+    devices: u32,
+    serial: bool,
+) -> Result<u64, GuestMemoryError> {
     let root = layout::ACPI;
     let mut next = root + ALIGN * 4;
     let mut place = |table: &dyn Aml| -> Result<u64, GuestMemoryError> {
@@ -46,7 +51,7 @@ pub fn write(memory: &GuestMemoryMmap, vcpus: u8, devices: u32) -> Result<u64, G
         next = (at + bytes.len() as u64).next_multiple_of(ALIGN);
         Ok(at)
     };
-    let dsdt = place(&dsdt(devices))?;
+    let dsdt = place(&dsdt(devices, serial))?;
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(place(&fadt(dsdt).finalize())?);
     xsdt.add_entry(place(&madt(vcpus))?);
@@ -104,11 +109,13 @@ fn madt(vcpus: u8) -> MADT {
     madt
 }
 
-fn dsdt(devices: u32) -> Sdt {
+fn dsdt(devices: u32, serial: bool) -> Sdt {
     // Sleep type 5 for soft off, as `layout::SLEEP_S5` reads it back.
     let s5 = Name::new("_S5_".into(), &Package::new(vec![&5u8]));
     let mut body = Bytestream::of(&s5);
-    body.extend(Bytestream::of(&com1()));
+    if serial {
+        body.extend(Bytestream::of(&com1()));
+    }
     for index in 0..devices {
         body.extend(virtio(index));
     }
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn every_table_is_reached_from_the_root_and_sums_to_zero() {
         let memory = crate::memory::create(32 << 20).unwrap();
-        let root = write(&memory, 4, 2).unwrap();
+        let root = write(&memory, 4, 2, true).unwrap();
         let mut rsdp = [0u8; 36];
         memory.read_slice(&mut rsdp, GuestAddress(root)).unwrap();
         assert_eq!(&rsdp[..8], b"RSD PTR ");
@@ -187,5 +194,15 @@ mod tests {
         let dsdt = table(&memory, u64::from_le_bytes(fadt[140..148].try_into().unwrap()));
         assert_eq!((&dsdt[..4], sum(&dsdt)), (b"DSDT".as_slice(), 0));
         assert_eq!(dsdt.windows(8).filter(|window| *window == b"LNRO0005").count(), 2);
+    }
+
+    #[test]
+    fn the_serial_port_is_told_of_only_where_there_is_one() {
+        let has_com1 = |serial| {
+            let body = Bytestream::of(&dsdt(1, serial));
+            body.windows(4).any(|window| window == b"COM1")
+        };
+        assert!(has_com1(true));
+        assert!(!has_com1(false));
     }
 }

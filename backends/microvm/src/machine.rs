@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::epoll::{EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::boot::{self, Boot, Discovery, KernelFormat, Piece, layout};
-use crate::devices::bus::{Bus, Request};
+use crate::devices::bus::Bus;
 use crate::devices::serial::{Com1, Line, Sink};
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Transport};
-use crate::devices::virtio::{Broken, Device, Poller};
-use crate::hv::{self, Entry, Exit, Hypervisor, Kicker, Vcpu, Vm};
+use crate::devices::virtio::{Broken, Device};
+use crate::hv::{self, Hypervisor, Vm};
 use crate::{acpi, memory, mptable};
+
+mod vcpus;
+
+use vcpus::Ending;
+pub(crate) use vcpus::install_kick_handler;
 
 /// The most vCPUs that a machine may have.
 pub const MAX_VCPUS: u8 = 32;
@@ -45,9 +46,9 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Its virtio devices, at most [`MAX_DEVICES`], in the order in which the guest finds them.
     pub devices: Vec<Box<dyn Device>>,
-    /// Where the serial port's output goes. It must not block for long: the vCPU that prints
-    /// waits for it.
-    pub serial: Sink,
+    /// Where COM1's output goes; without it there is no COM1, which a guest would wait for at each
+    /// byte. It must not block for long: the vCPU that prints waits for it.
+    pub serial: Option<Sink>,
     /// Written by the caller to end the machine at once.
     pub stop: EventFd,
 }
@@ -137,7 +138,8 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     let memory = memory::create(config.memory)?;
     let vm = hypervisor.create_vm(memory.clone())?;
     let count = u32::try_from(config.devices.len()).unwrap_or_default();
-    let rsdp = describe(&memory, config.discovery, config.vcpus, count)?;
+    let serial = config.serial.is_some();
+    let rsdp = describe(&memory, config.discovery, config.vcpus, count, serial)?;
     let mut kernel = config.kernel;
     let entry = boot::load(
         &memory,
@@ -148,22 +150,23 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
             cmdline: &config.cmdline,
             discovery: config.discovery,
             devices: count,
+            serial,
             rsdp,
         },
     )?;
     drop((kernel, config.initramfs));
     let bus = Arc::new(connect(&vm, memory, config.devices, config.serial)?);
     let ending = Arc::new(Ending::new()?);
-    let vcpus = start(&vm, config.vcpus, entry, &bus, &ending);
+    let vcpus = vcpus::start(&vm, config.vcpus, entry, &bus, &ending);
     let vcpus = match vcpus {
         Ok(vcpus) => vcpus,
         Err((started, error)) => {
-            stop(started, &ending);
+            vcpus::stop(started, &ending);
             return Err(error);
         }
     };
     let outcome = ending.wait(&config.stop);
-    stop(vcpus, &ending);
+    vcpus::stop(vcpus, &ending);
     bus.stop();
     Ok(outcome?)
 }
@@ -174,9 +177,10 @@ fn describe(
     discovery: Discovery,
     vcpus: u8,
     devices: u32,
+    serial: bool,
 ) -> Result<u64, Error> {
     match discovery {
-        Discovery::Acpi => Ok(acpi::write(memory, vcpus, devices)?),
+        Discovery::Acpi => Ok(acpi::write(memory, vcpus, devices, serial)?),
         Discovery::Cmdline => {
             mptable::write(memory, vcpus)?;
             Ok(0)
@@ -189,7 +193,7 @@ fn connect(
     vm: &Vm,
     memory: GuestMemoryMmap,
     devices: Vec<Box<dyn Device>>,
-    serial: Sink,
+    serial: Option<Sink>,
 ) -> Result<Bus, Error> {
     let memory = Arc::new(memory);
     let mut transports = Vec::with_capacity(devices.len());
@@ -205,143 +209,12 @@ fn connect(
         }
         transports.push(transport);
     }
+    let com1 = serial.map(|sink| com1(vm, sink)).transpose()?;
+    Ok(Bus::new(com1, transports))
+}
+
+fn com1(vm: &Vm, sink: Sink) -> Result<Com1, Error> {
     let line = EventFd::new(EFD_NONBLOCK)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
-    Ok(Bus::new(Com1::new(Line(line), serial), transports))
-}
-
-/// Where the first thread to know leaves how the machine ended.
-struct Ending {
-    outcome: Mutex<Option<Outcome>>,
-    known: EventFd,
-    /// vCPUs that are kicked from now on must not go on.
-    over: AtomicBool,
-}
-
-const STOP: u64 = 0;
-const KNOWN: u64 = 1;
-
-impl Ending {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            outcome: Mutex::new(None),
-            known: EventFd::new(EFD_NONBLOCK)?,
-            over: AtomicBool::new(false),
-        })
-    }
-
-    fn set(&self, outcome: Outcome) {
-        let mut slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert(outcome);
-        // Fails only when the counter is full, and then it is readable anyway.
-        let _ = self.known.write(1);
-    }
-
-    fn wait(&self, stop: &EventFd) -> io::Result<Outcome> {
-        let poller = Poller::new()?;
-        poller.add(stop.as_raw_fd(), EventSet::IN, STOP)?;
-        poller.add(self.known.as_raw_fd(), EventSet::IN, KNOWN)?;
-        let mut events = [EpollEvent::default(); 2];
-        poller.wait(&mut events)?;
-        let mut slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(slot.take().unwrap_or(Outcome::Stopped))
-    }
-}
-
-/// A vCPU's thread, and the means to stop it.
-struct Running {
-    thread: JoinHandle<()>,
-    kicker: Kicker,
-}
-
-fn start(
-    vm: &Vm,
-    count: u8,
-    entry: Entry,
-    bus: &Arc<Bus>,
-    ending: &Arc<Ending>,
-) -> Result<Vec<Running>, (Vec<Running>, Error)> {
-    // All vCPUs exist before the first runs, so that it finds them when it sends start-up
-    // interrupts.
-    let mut made = Vec::with_capacity(usize::from(count));
-    for id in 0..count {
-        let vcpu = Vcpu::new(vm, id, count, &[]).and_then(|vcpu| {
-            if id == 0 {
-                vcpu.enter(entry)?;
-            }
-            let kicker = vcpu.kicker()?;
-            Ok((vcpu, kicker))
-        });
-        made.push(vcpu.map_err(|error| (Vec::new(), error.into()))?);
-    }
-    let mut running = Vec::with_capacity(made.len());
-    for (id, (vcpu, kicker)) in made.into_iter().enumerate() {
-        let (bus, ending) = (Arc::clone(bus), Arc::clone(ending));
-        let thread = std::thread::Builder::new()
-            .name(format!("vcpu{id}"))
-            .spawn(move || ending.set(drive(vcpu, id, &bus, &ending)));
-        match thread {
-            Ok(thread) => running.push(Running { thread, kicker }),
-            Err(error) => return Err((running, error.into())),
-        }
-    }
-    Ok(running)
-}
-
-/// Runs a vCPU until the machine ends.
-fn drive(mut vcpu: Vcpu, id: usize, bus: &Bus, ending: &Ending) -> Outcome {
-    loop {
-        let reason = match vcpu.run() {
-            Exit::PortOut { port, data } => match bus.port_write(port, data) {
-                Request::None => continue,
-                Request::Reset => return Outcome::Reset,
-                Request::PowerOff => return Outcome::PoweredOff,
-            },
-            Exit::PortIn { port, data } => {
-                bus.port_read(port, data);
-                continue;
-            }
-            Exit::MmioWrite { address, data } => {
-                bus.mmio_write(address, data);
-                continue;
-            }
-            Exit::MmioRead { address, data } => {
-                bus.mmio_read(address, data);
-                continue;
-            }
-            Exit::Kicked if ending.over.load(Ordering::SeqCst) => return Outcome::Stopped,
-            // Some other signal came by, such as the one that continues a stopped process.
-            Exit::Kicked => continue,
-            Exit::Halt => "halted for ever".to_owned(),
-            Exit::Shutdown => "triple fault".to_owned(),
-            Exit::Failed { reason } => reason,
-        };
-        let place = match vcpu.position() {
-            Some((rip, ring)) => format!(" at {rip:#x} in ring {ring}"),
-            None => String::new(),
-        };
-        return Outcome::Crashed { reason: format!("{reason}, vCPU {id}{place}") };
-    }
-}
-
-/// Ends the vCPUs' threads.
-fn stop(vcpus: Vec<Running>, ending: &Ending) {
-    ending.over.store(true, Ordering::SeqCst);
-    for vcpu in &vcpus {
-        vcpu.kicker.kick();
-        // Fails only for a thread that has ended.
-        let _ = vcpu.thread.kill(SIGRTMIN());
-    }
-    for vcpu in vcpus {
-        if vcpu.thread.join().is_err() {
-            tracing::error!("a vCPU's thread panicked");
-        }
-    }
-}
-
-/// Gives the kick signal a handler, so that it interrupts KVM_RUN and nothing else happens.
-pub(crate) fn install_kick_handler() -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-    register_signal_handler(SIGRTMIN(), nothing)
-        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    Ok(Com1::new(Line(line), sink))
 }

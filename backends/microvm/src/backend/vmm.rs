@@ -297,7 +297,7 @@ fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure
         memory: parts.memory,
         devices,
         // Line by line, since the guest's console comes byte by byte.
-        serial: Box::new(LineWriter::new(console)),
+        serial: Some(Box::new(LineWriter::new(console))),
         stop: EventFd::new(0)?,
     };
     Ok(match machine::run(parts.kvm, config)? {

@@ -4,23 +4,25 @@ use std::fmt::Write;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{Discovery, Error, layout};
+use super::{Boot, Discovery, Error, layout};
 
-/// True of every machine that moat makes: a serial console, reset through the keyboard
-/// controller, a panic ends the machine, no keyboard or mouse, randomness from the processor is
-/// trusted, and no self-tests of the kernel's ciphers: those took two thirds of a distribution
-/// kernel's way to its init (docs/performance.md).
-const BASE: &str = "console=ttyS0 reboot=k panic=-1 i8042.noaux i8042.nokbd 8250.nr_uarts=1 \
-                    random.trust_cpu=on cryptomgr.notests";
+/// True of every machine that moat makes: reset through the keyboard controller, a panic ends the
+/// machine, no keyboard or mouse, randomness from the processor is trusted, and no self-tests of
+/// the kernel's ciphers: those took two thirds of a distribution kernel's way to its init
+/// (docs/performance.md).
+const BASE: &str =
+    "reboot=k panic=-1 i8042.noaux i8042.nokbd random.trust_cpu=on cryptomgr.notests";
+
+/// The one serial port is the console; or there is none, and the driver need not look for any.
+const SERIAL: &str = "console=ttyS0 8250.nr_uarts=1";
+const NO_SERIAL: &str = "8250.nr_uarts=0";
 
 pub(super) fn write(
     memory: &GuestMemoryMmap,
-    discovery: Discovery,
-    devices: u32,
-    extra: &str,
+    machine: &Boot<'_>,
     limit: usize,
 ) -> Result<(), Error> {
-    let mut line = compose(discovery, devices, extra)?;
+    let mut line = compose(machine)?;
     if line.len() > limit {
         return Err(Error::CmdlineTooLong { length: line.len(), limit });
     }
@@ -28,13 +30,14 @@ pub(super) fn write(
     Ok(memory.write_slice(line.as_bytes(), GuestAddress(layout::CMDLINE))?)
 }
 
-fn compose(discovery: Discovery, devices: u32, extra: &str) -> Result<String, Error> {
+fn compose(machine: &Boot<'_>) -> Result<String, Error> {
+    let extra = machine.cmdline;
     if let Some(position) = extra.bytes().position(|byte| byte.is_ascii_control()) {
         return Err(Error::CmdlineByte { position });
     }
-    let mut line = BASE.to_owned();
-    if discovery == Discovery::Cmdline {
-        for index in 0..devices {
+    let mut line = format!("{} {BASE}", if machine.serial { SERIAL } else { NO_SERIAL });
+    if machine.discovery == Discovery::Cmdline {
+        for index in 0..machine.devices {
             let address = layout::VIRTIO_MMIO + u64::from(index) * layout::VIRTIO_MMIO_SIZE;
             let irq = layout::VIRTIO_MMIO_IRQ + index;
             // Writing to a String can't fail.
@@ -52,22 +55,49 @@ fn compose(discovery: Discovery, devices: u32, extra: &str) -> Result<String, Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::KernelFormat;
+
+    /// A machine with this much to say about it.
+    fn with<T>(
+        discovery: Discovery,
+        devices: u32,
+        cmdline: &str,
+        test: impl FnOnce(&Boot<'_>) -> T,
+    ) -> T {
+        test(&Boot {
+            kernel: &mut std::fs::File::open("/dev/null").unwrap(),
+            format: KernelFormat::Elf,
+            initramfs: &[],
+            cmdline,
+            discovery,
+            devices,
+            serial: devices == 0,
+            rsdp: 0,
+        })
+    }
 
     #[test]
     fn devices_are_named_only_where_the_kernel_finds_them_so() {
-        let line = compose(Discovery::Cmdline, 2, "quiet").unwrap();
+        let line = with(Discovery::Cmdline, 2, "quiet", compose).unwrap();
         let end = " virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 quiet";
         assert!(line.ends_with(end), "{line}");
-        assert!(!compose(Discovery::Acpi, 2, "").unwrap().contains("virtio_mmio"));
+        let line = with(Discovery::Acpi, 2, "", compose).unwrap();
+        assert!(!line.contains("virtio_mmio"), "{line}");
+    }
+
+    #[test]
+    fn the_serial_port_is_the_console_where_there_is_one() {
+        assert!(with(Discovery::Cmdline, 0, "", compose).unwrap().starts_with("console=ttyS0 "));
+        assert!(!with(Discovery::Cmdline, 1, "", compose).unwrap().contains("ttyS0"));
     }
 
     #[test]
     fn too_long_or_broken_lines_are_refused() {
         let memory = crate::memory::create(32 << 20).unwrap();
         let long = "x".repeat(2048);
-        let result = write(&memory, Discovery::Acpi, 0, &long, 2047);
+        let result = with(Discovery::Acpi, 0, &long, |boot| write(&memory, boot, 2047));
         assert!(matches!(result, Err(Error::CmdlineTooLong { .. })));
-        let result = write(&memory, Discovery::Acpi, 0, "a\0b", 2047);
+        let result = with(Discovery::Acpi, 0, "a\0b", |boot| write(&memory, boot, 2047));
         assert!(matches!(result, Err(Error::CmdlineByte { position: 1 })));
     }
 }

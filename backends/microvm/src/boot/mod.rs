@@ -138,6 +138,8 @@ pub struct Boot<'a> {
     pub discovery: Discovery,
     /// How many virtio-mmio devices there are.
     pub devices: u32,
+    /// Whether there is COM1, which is the console then.
+    pub serial: bool,
     /// Address of the ACPI root pointer; 0 for none.
     pub rsdp: u64,
 }
@@ -156,7 +158,7 @@ pub(crate) struct Span {
 pub fn load(memory: &GuestMemoryMmap, boot: Boot<'_>) -> Result<Entry, Error> {
     let kernel = kernel::load(memory, boot.kernel, boot.format)?;
     let initramfs = initramfs::load(memory, boot.initramfs, kernel.end, kernel.initramfs_max)?;
-    cmdline::write(memory, boot.discovery, boot.devices, boot.cmdline, kernel.cmdline_max)?;
+    cmdline::write(memory, &boot, kernel.cmdline_max)?;
     match kernel.start {
         kernel::Start::Pvh { eip } => {
             params::write_start_info(memory, initramfs, boot.rsdp)?;

@@ -26,7 +26,7 @@ const FLOATING: u8 = 0xff;
 /// The machine's port and memory-mapped devices.
 #[derive(Debug)]
 pub struct Bus {
-    com1: Mutex<Com1>,
+    com1: Option<Mutex<Com1>>,
     i8042: Mutex<I8042>,
     virtio: Vec<Mutex<Transport>>,
 }
@@ -38,12 +38,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Bus {
-    /// A machine with this console and these virtio devices, one page each from
-    /// `layout::VIRTIO_MMIO` on.
+    /// A machine with this serial port, if it has one, and these virtio devices, one page each
+    /// from `layout::VIRTIO_MMIO` on.
     #[must_use]
-    pub fn new(com1: Com1, virtio: Vec<Transport>) -> Self {
+    pub fn new(com1: Option<Com1>, virtio: Vec<Transport>) -> Self {
         Self {
-            com1: Mutex::new(com1),
+            com1: com1.map(Mutex::new),
             i8042: Mutex::default(),
             virtio: virtio.into_iter().map(Mutex::new).collect(),
         }
@@ -53,7 +53,9 @@ impl Bus {
     pub fn port_write(&self, port: u16, data: &[u8]) -> Request {
         match port {
             layout::COM1_PORT..=COM1_LAST => {
-                lock(&self.com1).write(offset(port), data);
+                if let Some(com1) = &self.com1 {
+                    lock(com1).write(offset(port), data);
+                }
                 Request::None
             }
             i8042::DATA | i8042::COMMAND if lock(&self.i8042).write(port, data) => Request::Reset,
@@ -64,9 +66,9 @@ impl Bus {
 
     /// A guest reads `port`.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
-        match port {
-            layout::COM1_PORT..=COM1_LAST => lock(&self.com1).read(offset(port), data),
-            i8042::DATA | i8042::COMMAND => data.fill(lock(&self.i8042).read(port)),
+        match (port, &self.com1) {
+            (layout::COM1_PORT..=COM1_LAST, Some(com1)) => lock(com1).read(offset(port), data),
+            (i8042::DATA | i8042::COMMAND, _) => data.fill(lock(&self.i8042).read(port)),
             _ => data.fill(FLOATING),
         }
     }
