@@ -80,7 +80,7 @@ impl Control {
             }
         }
         while let Some((session, event)) = news(instance) {
-            self.tell(session, event);
+            self.tell(session, event, instance);
         }
     }
 
@@ -122,67 +122,81 @@ impl Control {
         }
     }
 
-    /// Whether there was one.
+    /// Whether there was one. It has no session.
     fn cut_off_idle(&mut self) -> bool {
         let idle = self.clients.iter().find(|(_, client)| client.session.is_none());
         let idle = idle.map(|(number, _)| *number);
         idle.is_some_and(|number| self.clients.remove(&number).is_some())
     }
 
-    /// Takes what a client has sent. Its sessions go on without it.
+    /// A client is gone. Its session goes on without it, unless that has not begun to run yet.
+    fn cut_off<J: Journal>(&mut self, number: u64, instance: &mut Instance<J>) {
+        let session = self.clients.remove(&number).and_then(|client| client.session);
+        if let (Some(session), Ok(Some(exec))) = (session, instance.exec())
+            && let Err(fault) = exec.abandon(session)
+        {
+            tracing::debug!("{fault}");
+        }
+    }
+
+    /// Takes what a client has sent.
     fn hear<J: Journal>(&mut self, number: u64, instance: &mut Instance<J>) {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let (request, descriptors) = match client.connection.receive() {
             Ok(Incoming::Message(request, descriptors)) => (request, descriptors),
             Ok(Incoming::NotYet) => return,
-            Ok(Incoming::End) => {
-                self.clients.remove(&number);
-                return;
-            }
+            Ok(Incoming::End) => return self.cut_off(number, instance),
             Err(error) => {
                 tracing::debug!("{error}");
                 // One of another version learns by the header of any reply that it is.
                 let fault = Fault::new(Code::State, "what was asked is not understood");
                 let fault = fault.because(error);
                 let _ = client.connection.send(&Reply::Failed(Failure::from(&fault)), &[]);
-                self.clients.remove(&number);
-                return;
+                return self.cut_off(number, instance);
             }
         };
-        match client.answer(request, descriptors, instance) {
-            Ok(None) => {}
-            Ok(Some(reply)) => self.reply(number, &reply, None),
-            Err(fault) => self.reply(number, &Reply::Failed(Failure::from(&fault)), None),
+        let reply = match client.answer(request, descriptors, instance) {
+            Ok(None) => return,
+            Ok(Some(reply)) => reply,
+            Err(fault) => Reply::Failed(Failure::from(&fault)),
+        };
+        if !self.reply(number, &reply, None) {
+            self.cut_off(number, instance);
         }
     }
 
-    fn reply(&mut self, number: u64, reply: &Reply, descriptor: Option<OwnedFd>) {
-        let Some(client) = self.clients.get(&number) else { return };
+    /// Whether the client has taken it.
+    fn reply(&mut self, number: u64, reply: &Reply, descriptor: Option<OwnedFd>) -> bool {
+        let Some(client) = self.clients.get(&number) else { return true };
         let descriptor = descriptor.as_ref().map(AsFd::as_fd);
-        if let Err(error) = client.connection.send(reply, descriptor.as_slice()) {
-            tracing::debug!("{error}");
-            self.clients.remove(&number);
-        }
+        let sent = client.connection.send(reply, descriptor.as_slice());
+        sent.inspect_err(|error| tracing::debug!("{error}")).is_ok()
     }
 
-    fn tell(&mut self, session: SessionId, event: SessionEvent) {
+    fn tell<J: Journal>(
+        &mut self,
+        session: SessionId,
+        event: SessionEvent,
+        instance: &mut Instance<J>,
+    ) {
         let mut clients = self.clients.iter_mut();
         let found = clients.find(|(_, client)| client.session == Some(session));
         // A session whose client is gone tells nobody, and its terminal is hung up.
         let Some((number, client)) = found else { return };
         let number = *number;
-        match event {
-            SessionEvent::Started { terminal } => {
-                self.reply(number, &Reply::Started, terminal);
-            }
+        let taken = match event {
+            SessionEvent::Started { terminal } => self.reply(number, &Reply::Started, terminal),
             SessionEvent::Ended(status) => {
                 client.session = None;
-                self.reply(number, &Reply::Exited(status), None);
+                self.reply(number, &Reply::Exited(status), None)
             }
             SessionEvent::Failed(fault) => {
                 client.session = None;
-                self.reply(number, &Reply::Failed(Failure::from(&fault)), None);
+                self.reply(number, &Reply::Failed(Failure::from(&fault)), None)
             }
+        };
+        if !taken {
+            self.cut_off(number, instance);
         }
     }
 }

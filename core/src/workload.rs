@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnose::{Check, Fault};
+use crate::diagnose::{Check, Code, Fault};
 use crate::policy::Approved;
 use crate::sandbox::{Exit, ExitStatus, Process, TerminalSize};
 use crate::spec::{Bytes, Signal};
@@ -209,8 +209,32 @@ pub trait Exec {
     /// When the kernel or the guest refuses.
     fn signal(&mut self, session: SessionId, signal: Signal) -> Result<(), Fault>;
 
+    /// Nobody waits for a session any more. One whose command does not run yet is ended; one that
+    /// runs goes on, without its terminal.
+    ///
+    /// # Errors
+    /// When the kernel or the guest refuses.
+    fn abandon(&mut self, session: SessionId) -> Result<(), Fault>;
+
     /// What has become of a session, if there is something that was not told yet.
     fn next(&mut self) -> Option<(SessionId, SessionEvent)>;
+}
+
+/// The most sessions that a workload has at one time. Each holds a handful of descriptors of moat's,
+/// which has 1024 as most hosts set it, and goes on when its client is gone.
+pub const MAX_SESSIONS: usize = 128;
+
+/// What to say of one more, the same on both walls.
+pub fn too_many_sessions() -> Fault {
+    let what = format!("{MAX_SESSIONS} further processes run in the workload already");
+    Fault::new(Code::State, what).hint(
+        "wait for some to end, or end them: they go on when the `moat exec` that began them is gone",
+    )
+}
+
+/// What to say of one in a workload that stands still, the same on both walls.
+pub fn paused() -> Fault {
+    Fault::new(Code::NotRunning, "the workload is paused").hint("let it go on first: `moat resume`")
 }
 
 /// A session's name within one workload; none is used twice.

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use moat_core::workload::MAX_SESSIONS;
 use moat_tests::host;
 use moat_tests::moat::Moat;
 use moat_tests::running::{Running, in_own_dir};
@@ -200,5 +201,23 @@ fn a_plain_user_enters_what_is_their_own() -> Result<()> {
         running.finish()?.status(0)?;
     }
     ensure!(PLAIN_USER[0] == "setpriv", "the same program starts them");
+    Ok(())
+}
+
+#[test]
+fn as_many_as_a_workload_may_have_and_no_more() -> Result<()> {
+    let space = Workspace::new(CONTAINER)?;
+    space.spec("")?;
+    let mut running = Running::start(&space)?;
+    let start = || running.verb(&["exec", "case", "sh", "-c", "echo in; exec sleep 1000"])?.start();
+    let mut clients = (0..MAX_SESSIONS).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    clients.iter_mut().try_for_each(|client| client.wait_for("in\n"))?;
+    running.exec(&["true"])?.refused(125, "state")?.stderr_has("128 further processes")?;
+    // They go on without those who began them.
+    drop(clients);
+    running.exec(&["true"])?.refused(125, "state")?.stderr_has("they go on when")?;
+    running.live().write(b"and the workload too\n")?;
+    running.live().wait_for("and the workload too\n")?;
+    running.finish()?.status(0)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! gone, however it ended, the first process sees the end of the line and takes all with it.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::{ExitStatus, StartError};
@@ -10,9 +11,9 @@ use moat_core::spec::Signal;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -227,32 +228,36 @@ pub(crate) fn receive<M: DeserializeOwned>(
     socket: &OwnedFd,
 ) -> nix::Result<Option<(M, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; LIMIT];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; DESCRIPTORS]);
-    let (length, descriptors) = loop {
+    let (received, descriptors) = loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut data = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags) {
+        match recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC) {
             // The other end was closed with something unread. It is told once, before what was sent
             // from there (`unix_release_sock` and `sock_error` in the kernel).
-            Err(Errno::EINTR | Errno::ECONNRESET) => {}
-            Err(errno) => return Err(errno),
-            Ok(message) => {
-                let mut descriptors = Vec::new();
-                for control in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(fds) = control {
-                        descriptors.extend(fds.into_iter().map(crate::sys::descriptor::received));
-                    }
-                }
-                break (message.bytes, descriptors);
-            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
+            Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
+            // Owned before anything else is looked at, so that none of a bad message stays open.
+            Ok(received) => break (received, owned(&mut control)),
         }
     };
-    if length == 0 {
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Errno::EBADMSG);
+    }
+    if received.bytes == 0 {
         return Ok(None);
     }
-    let bytes = bytes.get(..length).ok_or(Errno::EBADMSG)?;
+    let bytes = bytes.get(..received.bytes).ok_or(Errno::EBADMSG)?;
     let message = postcard::from_bytes(bytes).map_err(|_| Errno::EBADMSG)?;
     Ok(Some((message, descriptors)))
+}
+
+fn owned(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    rights.flatten().collect()
 }
 
 /// The texts of an error hold words of the spec, which may be long.
@@ -325,6 +330,22 @@ mod tests {
         first.still_owned().unwrap();
         drop(monitor);
         assert_eq!(first.still_owned(), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn of_a_message_with_too_many_descriptors_none_stays_open() {
+        let (monitor, first) = pair().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let many = [writer.as_fd(); DESCRIPTORS + 12];
+        send(&first.0, &Message::Started, &many).unwrap();
+        drop(writer);
+        assert_eq!(monitor.receive().unwrap_err(), Errno::EBADMSG);
+        // The pipe ends once nobody holds its other end.
+        let mut end = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut end, PollTimeout::from(5000u16)), Ok(1));
+        // The line itself goes on.
+        first.started().unwrap();
+        assert!(matches!(monitor.receive().unwrap(), Some(Report::Started)));
     }
 
     #[test]

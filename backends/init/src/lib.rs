@@ -25,6 +25,7 @@ mod process;
 mod reaper;
 pub mod rootfs;
 mod seccomp;
+pub mod session;
 pub mod sys;
 mod terminal;
 mod user;

@@ -1,12 +1,14 @@
 //! What a monitor of the tests does with its workload once it runs: `MOAT_TEST_ORDERS`, a list of
 //! orders with `;` between them. What they find out is said on stderr.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moat_core::diagnose::Fault;
+use moat_core::sandbox::Process;
 use moat_core::spec::Signal;
-use moat_core::workload::Workload;
+use moat_core::workload::{SessionEvent, Workload};
 
 /// Carries them out; false when the workload is to be destroyed without waiting for its end.
 pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, Fault> {
@@ -29,6 +31,7 @@ pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, 
                 let figures = created.stats().unwrap().stats()?;
                 eprintln!("stats {}", serde_json::to_string(&figures).unwrap());
             }
+            "abandon" => abandon(created, argument)?,
             // The length of a file.
             "length" => {
                 seen = length(argument);
@@ -68,4 +71,22 @@ fn group_file(dir: &Path, name: &str) -> String {
     let files = crate::run::groups().into_iter().map(|parent| parent.join(group).join(name));
     let found = files.filter_map(|file| std::fs::read_to_string(file).ok()).next();
     found.unwrap_or_else(|| "not there".to_owned()).trim().replace('\n', ", ")
+}
+
+/// Begins a further process that makes this file, and gives it up before it can be the command.
+fn abandon(created: &mut dyn Workload, file: &str) -> Result<(), Fault> {
+    let exec = created.exec().unwrap();
+    let argv = vec!["touch".to_owned(), file.to_owned()];
+    let process = Process { argv, terminal: None, ..exec.own().clone() };
+    let null = || File::options().read(true).write(true).open("/dev/null").unwrap().into();
+    let session = exec.exec(&process, Some([null(), null(), null()]))?;
+    exec.abandon(session)?;
+    loop {
+        assert_eq!(created.wait(None, Some(Duration::from_secs(60)))?, None, "it ended");
+        match created.exec().unwrap().next() {
+            Some((of, SessionEvent::Failed(_))) if of == session => return Ok(()),
+            None => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! with exec or _exit); `become_stdio` replaces 0, 1 and 2, which no value owns.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
@@ -57,12 +57,6 @@ pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
     /// `PIPEFS_MAGIC` of linux/magic.h.
     const PIPEFS: FsType = FsType(0x5049_5045);
     fstatfs(fd).is_ok_and(|filesystem| filesystem.filesystem_type() == PIPEFS)
-}
-
-/// Takes ownership of a descriptor that came over a socket (`SCM_RIGHTS`, unix(7)).
-pub fn received(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made it for the receiver of the message, which passes it here once.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Points 0, 1 and 2 at /dev/null.

@@ -11,6 +11,7 @@ pub(super) const CASES: &[Named] = &[
     ("killing the monitor at any moment leaves no process", killed_at_any_moment),
     ("the remains of nothing can be removed", nothing),
     ("what the workload leaves running ends with it", leftover_processes),
+    ("a further process that is given up before it runs never runs", abandoned),
     ("a broken record is told", broken_record),
     ("the plan names its steps", steps),
     ("the probe finds that this host can run containers", probe),
@@ -43,6 +44,13 @@ fn killed_at_any_moment() {
         eventually("the workload is gone", || !is_running(&mark));
         case.assert_nothing_left();
     }
+}
+
+fn abandoned() {
+    let outcome = Case::host(&["sh", "-c", "sleep 1; ls /tmp"])
+        .var("MOAT_TEST_ORDERS", "abandon /tmp/ran; ".repeat(20).trim_end_matches("; "))
+        .run();
+    outcome.says("");
 }
 
 fn nothing() {
