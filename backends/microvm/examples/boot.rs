@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! boot KERNEL [--initramfs FILE].. [--cmdline TEXT] [--acpi] [--vcpus N] [--memory MIB]
-//!      [--share TAG=DIR] [--echo | --pump MIB] [--seconds N]
+//!      [--share TAG=DIR] [--disk FILE[:ro]].. [--echo | --pump MIB] [--seconds N]
 //! ```
 //! `--echo` sends back what the guest's agent sends. `--pump` sends that much, counts what comes
 //! back, and says how fast.
@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use moat_microvm::boot::{Discovery, KernelFormat, Piece};
+use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
 use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::devices::virtio::vsock::Vsock;
 use moat_microvm::machine::{MachineConfig, Outcome, run};
@@ -86,6 +87,7 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
                 let (tag, root) = value.split_once('=').ok_or("--share needs TAG=DIR")?;
                 config.devices.push(Box::new(Fs::new(tag, root.as_ref())?));
             }
+            "--disk" => config.devices.push(Box::new(disk(&value()?)?)),
             "--echo" => config.devices.push(Box::new(Vsock::new(agent(echo)?)?)),
             "--pump" => {
                 let bytes = value()?.parse::<u64>()? << 20;
@@ -97,6 +99,17 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
         }
     }
     Ok((config, seconds))
+}
+
+/// The disk that `FILE[:ro]` stands for.
+fn disk(value: &str) -> Result<Disk, Failure> {
+    let (path, read_only) = match value.strip_suffix(":ro") {
+        Some(path) => (path, true),
+        None => (value, false),
+    };
+    let file = File::options().read(true).write(!read_only).open(path);
+    let file = file.map_err(|error| format!("{path}: {error}"))?;
+    Ok(Disk::new(file, &DiskOptions { read_only, ..Default::default() })?)
 }
 
 /// A socket whose other end `serve` has in a thread of its own.

@@ -4,9 +4,15 @@
 //! resets it or the machine ends. All that it reads from rings and buffers is the guest's, so
 //! hostile: a broken ring ends the thread and asks for a reset, and never the process.
 
+pub mod blk;
+mod buffers;
+#[cfg(test)]
+mod driver;
 pub mod fs;
 pub mod mmio;
+
 pub mod queue;
+pub mod rate;
 #[cfg(test)]
 mod tests;
 pub mod vsock;

@@ -8,10 +8,48 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::buffers::Buffers;
 use super::{Broken, Interrupt};
 
 /// A chain of buffers that the driver made available.
 pub type Chain = DescriptorChain<Arc<GuestMemoryMmap>>;
+
+/// A chain's buffers, as they follow each other.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// What the device gives back when it is done.
+    pub(super) head: u16,
+    /// What the driver says.
+    pub(super) readable: Buffers,
+    /// Where the device answers.
+    pub(super) writable: Buffers,
+}
+
+impl Parts {
+    /// Looks through `chain`.
+    ///
+    /// # Errors
+    /// When a buffer lies outside memory, there are too many, or one to read follows one to write
+    /// (2.7.4.2).
+    pub(super) fn of(chain: Chain, memory: &Arc<GuestMemoryMmap>) -> Result<Self, Broken> {
+        let head = chain.head_index();
+        let mut readable = Buffers::new(Arc::clone(memory));
+        let mut writable = Buffers::new(Arc::clone(memory));
+        let mut answers = false;
+        for descriptor in chain {
+            if descriptor.is_write_only() {
+                answers = true;
+                writable.push(descriptor.addr(), descriptor.len())?;
+            } else if answers {
+                let reason = "a buffer to read after one to write".to_owned();
+                return Err(Broken::Buffer { reason });
+            } else {
+                readable.push(descriptor.addr(), descriptor.len())?;
+            }
+        }
+        Ok(Self { head, readable, writable })
+    }
+}
 
 /// A virtqueue in use.
 #[derive(Debug)]
@@ -43,6 +81,12 @@ impl Ring {
     #[must_use]
     pub fn kick_fd(&self) -> i32 {
         self.kick.as_raw_fd()
+    }
+
+    /// How many chains there can be in the ring.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
     }
 
     /// The guest's memory.
