@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! boot KERNEL [--initramfs FILE].. [--cmdline TEXT] [--acpi] [--vcpus N] [--memory MIB]
-//!      [--share TAG=DIR] [--disk FILE[:ro]].. [--echo | --pump MIB] [--seconds N]
+//!      [--share TAG=DIR] [--disk FILE[:ro]].. [--net TAP].. [--echo | --pump MIB] [--seconds N]
 //! ```
 //! `--echo` sends back what the guest's agent sends. `--pump` sends that much, counts what comes
 //! back, and says how fast.
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use moat_microvm::boot::{Discovery, KernelFormat, Piece};
 use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
 use moat_microvm::devices::virtio::fs::Fs;
+use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
 use moat_microvm::devices::virtio::vsock::Vsock;
 use moat_microvm::machine::{MachineConfig, Outcome, run};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -88,6 +89,10 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
                 config.devices.push(Box::new(Fs::new(tag, root.as_ref())?));
             }
             "--disk" => config.devices.push(Box::new(disk(&value()?)?)),
+            "--net" => {
+                let net = Net::new(Tap::open(&value()?)?, &NetOptions::default())?;
+                config.devices.push(Box::new(net));
+            }
             "--echo" => config.devices.push(Box::new(Vsock::new(agent(echo)?)?)),
             "--pump" => {
                 let bytes = value()?.parse::<u64>()? << 20;

@@ -18,7 +18,7 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, VolatileSlice};
 use super::Broken;
 
 /// The most pieces that the kernel takes at once (readv(2), `IOV_MAX`).
-const IOV_MAX: usize = 1024;
+pub(super) const IOV_MAX: usize = 1024;
 
 /// The most bytes that the kernel moves at once (read(2), `MAX_RW_COUNT`).
 const MOST: usize = 0x7fff_f000;
@@ -34,10 +34,6 @@ pub(super) struct Buffers {
 // SAFETY: the pointers are to mappings that `memory` keeps, which any thread may use.
 unsafe impl Send for Buffers {}
 
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "packets are the network device's, which comes next")
-)]
 impl Buffers {
     pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Self {
         Self { memory, pieces: Vec::new(), length: 0 }
@@ -95,6 +91,20 @@ impl Buffers {
         debug_assert!(Arc::ptr_eq(&self.memory, &more.memory));
         self.pieces.extend_from_slice(&more.pieces);
         self.length += more.length;
+    }
+
+    /// Takes away the first `bytes`, which must be whole pieces.
+    pub(super) fn drop_front(&mut self, bytes: usize) {
+        let mut left = bytes;
+        let whole = self.pieces.iter().take_while(|piece| {
+            let fits = piece.iov_len <= left;
+            left -= if fits { piece.iov_len } else { 0 };
+            fits
+        });
+        let whole = whole.count();
+        debug_assert_eq!(left, 0);
+        self.pieces.drain(..whole);
+        self.length -= bytes - left;
     }
 
     /// Copies bytes from `at` on to `bytes`, and returns how many there were.
@@ -172,16 +182,14 @@ impl Buffers {
         check(unsafe { libc::readv(file.as_raw_fd(), self.pieces.as_ptr(), count) })
     }
 
-    /// Writes `header` and all of this as one packet.
+    /// Writes all of this as one packet, with `header` in the place of its first bytes.
     ///
     /// # Errors
     /// What the kernel says.
     pub(super) fn write_packet(&self, file: BorrowedFd<'_>, header: &[u8]) -> io::Result<usize> {
-        let head =
-            libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: header.len() };
-        let mut pieces = Vec::with_capacity(self.pieces.len() + 1);
-        pieces.push(head);
-        pieces.extend_from_slice(&self.pieces);
+        let base = header.as_ptr().cast_mut().cast();
+        let mut pieces = after(&self.pieces, header.len());
+        pieces.insert(0, libc::iovec { iov_base: base, iov_len: header.len() });
         let count = i32::try_from(pieces.len()).unwrap_or(i32::MAX);
         // SAFETY: the first piece is `header`, which the kernel only reads; the others are as the
         // head comment says.
@@ -382,10 +390,10 @@ mod tests {
         let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let packet = buffers(&memory, &[(100, 3), (50, 2)]);
         packet.copy_from(0, b"abcde");
-        assert_eq!(packet.write_packet(one.as_fd(), b"head").unwrap(), 9);
+        assert_eq!(packet.write_packet(one.as_fd(), b"head").unwrap(), 5);
         let mut bytes = [0; 20];
-        assert_eq!(other.recv(&mut bytes).unwrap(), 9);
-        assert_eq!(&bytes[..9], b"headabcde");
+        assert_eq!(other.recv(&mut bytes).unwrap(), 5);
+        assert_eq!(&bytes[..5], b"heade");
         other.send(b"12345678").unwrap();
         assert_eq!(packet.read_packet(one.as_fd()).unwrap(), 5);
         let mut bytes = [0; 5];

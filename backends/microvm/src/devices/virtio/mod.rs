@@ -10,6 +10,7 @@ mod buffers;
 mod driver;
 pub mod fs;
 pub mod mmio;
+pub mod net;
 
 pub mod queue;
 pub mod rate;

@@ -1,15 +1,20 @@
 //! One virtqueue as a device uses it: take a chain, give it back, tell the driver when it asked.
 
 use std::io;
+use std::num::Wrapping;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::buffers::Buffers;
 use super::{Broken, Interrupt};
+
+/// The flag in the available ring of a driver that looks by itself (2.7.6).
+const NO_INTERRUPT: u16 = 1;
 
 /// A chain of buffers that the driver made available.
 pub type Chain = DescriptorChain<Arc<GuestMemoryMmap>>;
@@ -58,6 +63,8 @@ pub struct Ring {
     memory: Arc<GuestMemoryMmap>,
     kick: EventFd,
     interrupt: Arc<Interrupt>,
+    /// What the used index was when the driver was last told, or was found not to ask.
+    told: Wrapping<u16>,
 }
 
 impl Ring {
@@ -74,7 +81,8 @@ impl Ring {
         if !queue.is_valid(memory.as_ref()) {
             return Err(virtio_queue::Error::QueueNotReady.into());
         }
-        Ok(Self { queue, memory, kick, interrupt })
+        let told = Wrapping(queue.next_used());
+        Ok(Self { queue, memory, kick, interrupt, told })
     }
 
     /// Readable when the driver has something for the device.
@@ -130,15 +138,57 @@ impl Ring {
         Ok(self.queue.add_used(self.memory.as_ref(), head, written)?)
     }
 
+    /// Gives back several chains, of which the driver sees all or none: the buffers of one packet
+    /// (5.1.6.4).
+    ///
+    /// # Errors
+    /// When the ring is broken.
+    pub(super) fn give_back_together(&mut self, chains: &[(u16, u32)]) -> Result<(), Broken> {
+        let size = self.queue.size();
+        let ring = self.queue.used_ring();
+        let mut next = Wrapping(self.queue.next_used());
+        for (head, written) in chains {
+            // Flags and index, and elements of 8 bytes (2.7.8).
+            let at = ring + 4 + 8 * u64::from(next.0 % size);
+            let element = (u64::from(*written) << 32) | u64::from(*head);
+            let result = self.memory.write_obj(element.to_le(), GuestAddress(at));
+            result.map_err(virtio_queue::Error::GuestMemory)?;
+            next += 1;
+        }
+        let result = self.memory.store(next.0.to_le(), GuestAddress(ring + 2), Ordering::Release);
+        result.map_err(virtio_queue::Error::GuestMemory)?;
+        self.queue.set_next_used(next.0);
+        Ok(())
+    }
+
     /// Interrupts the driver if it wants to hear of what was given back.
     ///
     /// # Errors
     /// When the ring is broken or the line can't be raised.
     pub fn notify(&mut self) -> Result<(), Broken> {
-        if self.queue.needs_notification(self.memory.as_ref())? {
+        if self.asks_to_hear()? {
             self.interrupt.used()?;
         }
         Ok(())
+    }
+
+    /// Whether the driver wants to hear of what was given back since the last time (2.7.7.2).
+    fn asks_to_hear(&mut self) -> Result<bool, Broken> {
+        // What was given back is seen before it is decided that the driver need not be told.
+        fence(Ordering::SeqCst);
+        let used = Wrapping(self.queue.next_used());
+        let old = std::mem::replace(&mut self.told, used);
+        let ring = self.queue.avail_ring();
+        let word = |at: u64| {
+            let word: Result<u16, _> = self.memory.load(GuestAddress(at), Ordering::Relaxed);
+            word.map(u16::from_le).map_err(virtio_queue::Error::GuestMemory)
+        };
+        if self.queue.event_idx_enabled() {
+            // Behind flags, index and heads: the used index of which the driver wants to hear.
+            let event = Wrapping(word(ring + 4 + 2 * u64::from(self.queue.size()))?);
+            return Ok(used - event - Wrapping(1) < used - old);
+        }
+        Ok(used != old && word(ring)? & NO_INTERRUPT == 0)
     }
 
     /// Asks the driver not to kick while the device is looking anyway.
