@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use moat_microvm::boot::{Discovery, KernelFormat, Piece};
+use moat_microvm::devices::serial;
 use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
 use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
@@ -28,7 +29,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     match boot() {
-        Ok(Outcome::PoweredOff | Outcome::Reset) => ExitCode::SUCCESS,
+        Ok(Outcome::PoweredOff | Outcome::Halted | Outcome::Reset) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("boot: {error}");
@@ -71,7 +72,7 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
         vcpus: 1,
         memory: 256 << 20,
         devices: Vec::new(),
-        serial: Some(Box::new(io::stdout())),
+        serial: Some(serial::Ends { output: Box::new(io::stdout()), input: None }),
         stop: EventFd::new(EFD_NONBLOCK)?,
     };
     let mut seconds = 120;

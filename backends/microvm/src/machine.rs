@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::boot::{self, Boot, Discovery, KernelFormat, Piece, layout};
 use crate::devices::bus::Bus;
-use crate::devices::serial::{Com1, Line, Sink};
+use crate::devices::serial::{self, Com1, Line, Typist};
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Transport};
 use crate::devices::virtio::{Broken, Device};
 use crate::hv::{self, Hypervisor, Vm};
@@ -46,9 +46,8 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Its virtio devices, at most [`MAX_DEVICES`], in the order in which the guest finds them.
     pub devices: Vec<Box<dyn Device>>,
-    /// Where COM1's output goes; without it there is no COM1, which a guest would wait for at each
-    /// byte. It must not block for long: the vCPU that prints waits for it.
-    pub serial: Option<Sink>,
+    /// COM1's ends; without them there is no COM1, which costs an exit for each byte.
+    pub serial: Option<serial::Ends>,
     /// Written by the caller to end the machine at once.
     pub stop: EventFd,
 }
@@ -72,6 +71,10 @@ pub enum Outcome {
     Stopped,
     /// The guest switched itself off.
     PoweredOff,
+    /// The guest's kernel halted for good: every vCPU stands still and takes no interrupts. It is
+    /// all that a kernel can do to switch off where it knows of no register for that, as without
+    /// ACPI.
+    Halted,
     /// The guest asked for a reset: `reboot`, or a panic (moat boots with `panic=-1`).
     Reset,
     /// The guest can't go on.
@@ -155,8 +158,9 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
         },
     )?;
     drop((kernel, config.initramfs));
-    let bus = Arc::new(connect(&vm, memory, config.devices, config.serial)?);
-    let ending = Arc::new(Ending::new()?);
+    let (com1, typist) = config.serial.map(|ends| com1(&vm, ends)).transpose()?.unzip();
+    let bus = Arc::new(Bus::new(com1, connect(&vm, memory, config.devices)?));
+    let ending = Arc::new(Ending::new(config.vcpus)?);
     let vcpus = vcpus::start(&vm, config.vcpus, entry, &bus, &ending);
     let vcpus = match vcpus {
         Ok(vcpus) => vcpus,
@@ -165,9 +169,12 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
             return Err(error);
         }
     };
-    let outcome = ending.wait(&config.stop);
+    let outcome = ending.wait(&config.stop, &vcpus);
     vcpus::stop(vcpus, &ending);
     bus.stop();
+    if let Some(typist) = typist.flatten() {
+        typist.stop();
+    }
     Ok(outcome?)
 }
 
@@ -193,8 +200,7 @@ fn connect(
     vm: &Vm,
     memory: GuestMemoryMmap,
     devices: Vec<Box<dyn Device>>,
-    serial: Option<Sink>,
-) -> Result<Bus, Error> {
+) -> Result<Vec<Transport>, Error> {
     let memory = Arc::new(memory);
     let mut transports = Vec::with_capacity(devices.len());
     for ((index, gsi), device) in (0u64..).zip(layout::VIRTIO_MMIO_IRQ..).zip(devices) {
@@ -209,12 +215,14 @@ fn connect(
         }
         transports.push(transport);
     }
-    let com1 = serial.map(|sink| com1(vm, sink)).transpose()?;
-    Ok(Bus::new(com1, transports))
+    Ok(transports)
 }
 
-fn com1(vm: &Vm, sink: Sink) -> Result<Com1, Error> {
+/// Wires COM1, and sets somebody to type if there is something to be typed.
+fn com1(vm: &Vm, ends: serial::Ends) -> Result<(Arc<Mutex<Com1>>, Option<Typist>), Error> {
     let line = EventFd::new(EFD_NONBLOCK)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
-    Ok(Com1::new(Line(line), sink))
+    let com1 = Arc::new(Mutex::new(Com1::new(Line(line), ends.output)?));
+    let typist = ends.input.map(|input| Typist::start(Arc::clone(&com1), input)).transpose()?;
+    Ok((com1, typist))
 }

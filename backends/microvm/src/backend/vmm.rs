@@ -34,6 +34,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::jail;
 use super::share::{SHARE, Shared};
 use crate::boot::{Discovery, KernelFormat, Piece};
+use crate::devices::serial;
 use crate::devices::virtio::Device;
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::vsock::Vsock;
@@ -297,11 +298,11 @@ fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure
         memory: parts.memory,
         devices,
         // Line by line, since the guest's console comes byte by byte.
-        serial: Some(Box::new(LineWriter::new(console))),
+        serial: Some(serial::Ends { output: Box::new(LineWriter::new(console)), input: None }),
         stop: EventFd::new(0)?,
     };
     Ok(match machine::run(parts.kvm, config)? {
-        Outcome::Stopped | Outcome::PoweredOff => Ending::Off,
+        Outcome::Stopped | Outcome::PoweredOff | Outcome::Halted => Ending::Off,
         Outcome::Reset => Ending::Reset,
         Outcome::Crashed { reason } => Ending::Crashed { reason },
     })

@@ -1,6 +1,6 @@
 //! Which device answers which address. Built once; shared by all vCPU threads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::i8042::{self, I8042};
 use super::serial::Com1;
@@ -26,7 +26,7 @@ const FLOATING: u8 = 0xff;
 /// The machine's port and memory-mapped devices.
 #[derive(Debug)]
 pub struct Bus {
-    com1: Option<Mutex<Com1>>,
+    com1: Option<Arc<Mutex<Com1>>>,
     i8042: Mutex<I8042>,
     virtio: Vec<Mutex<Transport>>,
 }
@@ -41,12 +41,8 @@ impl Bus {
     /// A machine with this serial port, if it has one, and these virtio devices, one page each
     /// from `layout::VIRTIO_MMIO` on.
     #[must_use]
-    pub fn new(com1: Option<Com1>, virtio: Vec<Transport>) -> Self {
-        Self {
-            com1: com1.map(Mutex::new),
-            i8042: Mutex::default(),
-            virtio: virtio.into_iter().map(Mutex::new).collect(),
-        }
+    pub fn new(com1: Option<Arc<Mutex<Com1>>>, virtio: Vec<Transport>) -> Self {
+        Self { com1, i8042: Mutex::default(), virtio: virtio.into_iter().map(Mutex::new).collect() }
     }
 
     /// A guest wrote `data` to `port`.

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, Msrs,
+    kvm_msr_entry, kvm_regs, kvm_segment,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 
@@ -20,6 +23,8 @@ const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 /// Bit 1 of RFLAGS is always set.
 const RFLAGS: u64 = 1 << 1;
+/// Interrupts are taken.
+const RFLAGS_IF: u64 = 1 << 9;
 
 /// MSRs set before a kernel's first instruction (Intel SDM volume 4).
 const MSR_MISC_ENABLE: u32 = 0x1a0;
@@ -176,6 +181,20 @@ impl Vcpu {
         let regs = self.fd.get_regs().ok()?;
         let sregs = self.fd.get_sregs().ok()?;
         Some((regs.rip, sregs.ss.dpl))
+    }
+
+    /// Whether nothing that the guest itself does can make this vCPU go on: it has halted with
+    /// interrupts off, or was never started. (Another vCPU could still start it.)
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        let Ok(state) = self.fd.get_mp_state() else { return false };
+        match state.mp_state {
+            KVM_MP_STATE_HALTED => {
+                self.fd.get_regs().is_ok_and(|regs| regs.rflags & RFLAGS_IF == 0)
+            }
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => true,
+            _ => false,
+        }
     }
 
     /// Register RCX, in which a counting guest counts.

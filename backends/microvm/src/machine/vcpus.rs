@@ -2,17 +2,17 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use vmm_sys_util::epoll::{EpollEvent, EventSet};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::{Error, Outcome};
 use crate::devices::bus::{Bus, Request};
-use crate::devices::virtio::Poller;
 use crate::hv::{Entry, Exit, Kicker, Vcpu, Vm};
 
 /// Where the first thread to know leaves how the machine ended.
@@ -21,17 +21,35 @@ pub(super) struct Ending {
     known: EventFd,
     /// vCPUs that are kicked from now on must not go on.
     over: AtomicBool,
+    /// A bit for each vCPU that stood still for good when it was last looked at.
+    still: AtomicU32,
+    /// The bits of all.
+    all: u32,
 }
 
 const STOP: u64 = 0;
 const KNOWN: u64 = 1;
 
+/// So often it is looked whether the guest has halted for good. KVM keeps a halted vCPU to itself,
+/// so it must be asked, which costs an idle machine one wake-up.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The bit of the vCPU that boots.
+const FIRST: u32 = 1;
+
+/// Kernels run in the upper half of the address space (Linux
+/// Documentation/arch/x86/x86_64/mm.rst). One that halts below it is a boot loader or a
+/// decompressor that gave up.
+const KERNEL_HALF: u64 = 1 << 63;
+
 impl Ending {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(vcpus: u8) -> io::Result<Self> {
         Ok(Self {
             outcome: Mutex::new(None),
             known: EventFd::new(EFD_NONBLOCK)?,
             over: AtomicBool::new(false),
+            still: AtomicU32::new(0),
+            all: u32::MAX.checked_shr(u32::BITS - u32::from(vcpus)).unwrap_or_default(),
         })
     }
 
@@ -42,14 +60,57 @@ impl Ending {
         let _ = self.known.write(1);
     }
 
-    pub(super) fn wait(&self, stop: &EventFd) -> io::Result<Outcome> {
-        let poller = Poller::new()?;
-        poller.add(stop.as_raw_fd(), EventSet::IN, STOP)?;
-        poller.add(self.known.as_raw_fd(), EventSet::IN, KNOWN)?;
+    pub(super) fn wait(&self, stop: &EventFd, vcpus: &[Running]) -> io::Result<Outcome> {
+        let epoll = Epoll::new()?;
+        for (fd, token) in [(stop.as_raw_fd(), STOP), (self.known.as_raw_fd(), KNOWN)] {
+            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
+        }
         let mut events = [EpollEvent::default(); 2];
-        poller.wait(&mut events)?;
+        let look = i32::try_from(LOOK.as_millis()).unwrap_or(i32::MAX);
+        loop {
+            match epoll.wait(look, &mut events) {
+                Ok(0) => self.look(vcpus),
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(slot.take().unwrap_or(Outcome::Stopped))
+    }
+
+    /// Makes the first vCPU see whether it stands still for good; when it did, the others; and
+    /// then the first again, which so is the one to find that all do.
+    fn look(&self, vcpus: &[Running]) {
+        let others = self.still.load(Ordering::SeqCst) & FIRST != 0;
+        let looked_at = if others {
+            self.still.store(0, Ordering::SeqCst);
+            vcpus.get(1..)
+        } else {
+            vcpus.get(..1)
+        };
+        for vcpu in looked_at.unwrap_or_default() {
+            // Fails only for a thread that has ended.
+            let _ = vcpu.thread.kill(SIGRTMIN());
+        }
+    }
+
+    /// Notes whether `vcpu` stands still for good. Gives how the machine ended when all do, for
+    /// then nobody is left to wake them.
+    fn looked_at(&self, vcpu: &Vcpu, id: usize) -> Option<Outcome> {
+        let bit = u32::try_from(id).ok().and_then(|id| FIRST.checked_shl(id)).unwrap_or_default();
+        if !vcpu.stands_still() {
+            self.still.store(0, Ordering::SeqCst);
+            return None;
+        }
+        let still = self.still.fetch_or(bit, Ordering::SeqCst) | bit;
+        match vcpu.position() {
+            _ if bit != FIRST || still != self.all => None,
+            Some((rip, _)) if rip < KERNEL_HALF => Some(Outcome::Crashed {
+                reason: format!("halted for ever at {rip:#x}, before its kernel was set up"),
+            }),
+            _ => Some(Outcome::Halted),
+        }
     }
 }
 
@@ -115,8 +176,12 @@ fn drive(mut vcpu: Vcpu, id: usize, bus: &Bus, ending: &Ending) -> Outcome {
                 continue;
             }
             Exit::Kicked if ending.over.load(Ordering::SeqCst) => return Outcome::Stopped,
-            // Some other signal came by, such as the one that continues a stopped process.
-            Exit::Kicked => continue,
+            // `Ending::look`, or some other signal, such as the one that continues a stopped
+            // process.
+            Exit::Kicked => match ending.looked_at(&vcpu, id) {
+                Some(outcome) => return outcome,
+                None => continue,
+            },
             Exit::Halt => "halted for ever".to_owned(),
             Exit::Shutdown => "triple fault".to_owned(),
             Exit::Failed { reason } => reason,
