@@ -1,9 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use moat_core::spec::{GuestPath, Level, Trust, User};
+use moat_core::spec::{Bytes, GuestPath, Level, Trust, User, ValueError};
 use moat_microvm::boot::Discovery;
 use tracing_subscriber::filter::Targets;
 
@@ -80,6 +81,9 @@ pub(crate) enum Verb {
     /// Install, import, build and list the guest kernels that micro-VMs boot
     #[command(subcommand)]
     Kernel(Kernel),
+    /// The bare VMM, for those who want just that
+    #[command(subcommand)]
+    Microvm(Microvm),
 }
 
 /// Which workload, and how it is to be isolated.
@@ -213,6 +217,104 @@ pub(crate) enum DiscoveryArg {
     Acpi,
     /// By `virtio_mmio.device=` on its command line.
     Cmdline,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Microvm {
+    /// Boot a kernel in this process, its console on stdin and stdout
+    #[command(after_help = "\
+        On a terminal every key goes to the guest, but for ctrl-a x, which ends the machine, and \
+        ctrl-a ctrl-a, which is ctrl-a.\n\n\
+        Exit status: 0 when the guest switched itself off, halted or reset (as it does after a \
+        panic, too), and after ctrl-a x; 125 when it crashed or could not be made; 128+n when \
+        moat was ended by signal n; 2 usage, 5 no KVM.\n\n\
+        Examples:\n  \
+        moat microvm boot --kernel vmlinux --initramfs initramfs.cpio\n  \
+        moat microvm boot --kernel bzImage --cpus 4 --memory 2GiB --share src=. --cmdline quiet")]
+    Boot(Boot),
+}
+
+/// A bare machine.
+#[derive(Debug, Args)]
+pub(crate) struct Boot {
+    /// The kernel: an ELF vmlinux or a bzImage
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+    /// An archive of its initramfs; several are unpacked in this order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initramfs: Vec<PathBuf>,
+    /// Added to the kernel's command line
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) cmdline: Option<String>,
+    /// vCPUs, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u8,
+    /// Guest memory, from 32MiB on
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub(crate) memory: Bytes,
+    /// A directory that the guest may mount: `mount -t virtiofs TAG /mnt`
+    #[arg(long = "share", value_name = "TAG=DIR")]
+    pub(crate) shares: Vec<Share>,
+    /// Where the guest's console is
+    #[arg(long, value_enum, default_value_t = ConsoleArg::Serial)]
+    pub(crate) console: ConsoleArg,
+    /// How the kernel finds its devices; `auto` reads all of it to find out
+    #[arg(long, value_enum, default_value_t = BootDiscovery::Auto)]
+    pub(crate) discovery: BootDiscovery,
+}
+
+/// A size, as a spec has it.
+fn size(text: &str) -> Result<Bytes, String> {
+    text.parse().map_err(|error: ValueError| match error.help() {
+        Some(help) => format!("{error}: {help}"),
+        None => error.to_string(),
+    })
+}
+
+/// A directory under a tag.
+#[derive(Debug, Clone)]
+pub(crate) struct Share {
+    pub(crate) tag: String,
+    pub(crate) dir: PathBuf,
+}
+
+impl FromStr for Share {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (tag, dir) = text.split_once('=').ok_or("write TAG=DIR, such as src=/home/me/src")?;
+        Ok(Self { tag: tag.to_owned(), dir: dir.into() })
+    }
+}
+
+/// Where a bare machine's console is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConsoleArg {
+    /// On COM1, ttyS0: works from the kernel's first line on, an exit to the VMM for each byte.
+    Serial,
+    /// Nowhere.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BootDiscovery {
+    /// As its code shows.
+    Auto,
+    /// By ACPI, as distributions build theirs.
+    Acpi,
+    /// By `virtio_mmio.device=` on its command line.
+    Cmdline,
+}
+
+impl BootDiscovery {
+    /// What the user knows of it.
+    pub(crate) fn known(self) -> Option<Discovery> {
+        match self {
+            Self::Auto => None,
+            Self::Acpi => Some(Discovery::Acpi),
+            Self::Cmdline => Some(Discovery::Cmdline),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

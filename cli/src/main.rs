@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod console;
 mod control;
 mod decision;
 #[cfg(debug_assertions)]
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Doctor => verbs::doctor::doctor(output),
         Verb::Schema => verbs::schema::schema(output),
         Verb::Kernel(kernel) => verbs::kernel::kernel(output, &kernel),
+        Verb::Microvm(microvm) => verbs::microvm::microvm(output, &microvm),
     };
     ExitCode::from(status.unwrap_or_else(|failure| report(output, &failure)))
 }

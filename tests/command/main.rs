@@ -15,6 +15,7 @@ mod json;
 mod kernel_build;
 mod kernel_fetch;
 mod kernel_store;
+mod microvm_boot;
 mod plain_user;
 mod run;
 mod running;

@@ -1,7 +1,6 @@
 //! A machine from its parts to its end: memory, kernel, devices, vCPU threads, and who stops whom.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
@@ -11,13 +10,15 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::boot::{self, Boot, Discovery, KernelFormat, Piece, layout};
 use crate::devices::bus::Bus;
 use crate::devices::serial::{self, Com1, Line, Typist};
+use crate::devices::virtio::Device;
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Transport};
-use crate::devices::virtio::{Broken, Device};
-use crate::hv::{self, Hypervisor, Vm};
+use crate::hv::{Hypervisor, Vm};
 use crate::{acpi, memory, mptable};
 
+mod error;
 mod vcpus;
 
+pub use error::Error;
 use vcpus::Ending;
 pub(crate) use vcpus::install_kick_handler;
 
@@ -82,46 +83,6 @@ pub enum Outcome {
         /// What happened, on which vCPU, where.
         reason: String,
     },
-}
-
-/// Why a machine could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not 1 to 32 vCPUs.
-    #[error("a machine has 1 to {MAX_VCPUS} vCPUs, and {vcpus} were asked for")]
-    Vcpus {
-        /// What was asked for.
-        vcpus: u8,
-    },
-    /// More devices than interrupts.
-    #[error("a machine has at most {MAX_DEVICES} virtio devices, and {devices} were asked for")]
-    Devices {
-        /// What was asked for.
-        devices: usize,
-    },
-    /// The guest's memory.
-    #[error("can't make the guest's memory")]
-    Memory(#[from] memory::Error),
-    /// KVM.
-    #[error("can't make the virtual machine")]
-    Hypervisor(#[from] hv::Error),
-    /// Kernel, initramfs or command line.
-    #[error("can't load the guest")]
-    Boot(#[from] boot::Error),
-    /// ACPI or MP tables.
-    #[error("can't write the machine's description into guest memory")]
-    Tables(#[from] vm_memory::GuestMemoryError),
-    /// A device.
-    #[error("can't make the device {device}")]
-    Device {
-        /// Its name.
-        device: &'static str,
-        /// The reason.
-        source: Broken,
-    },
-    /// An event descriptor, a thread, or a signal handler.
-    #[error("the host refused what the machine needs to run")]
-    Host(#[from] io::Error),
 }
 
 /// Runs a machine until it ends. To be called in a process of its own, which KVM ties the machine

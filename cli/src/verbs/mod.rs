@@ -4,6 +4,7 @@ pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod kernel;
+pub(crate) mod microvm;
 pub(crate) mod pause;
 pub(crate) mod ps;
 pub(crate) mod resume;

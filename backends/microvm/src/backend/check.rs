@@ -85,7 +85,7 @@ pub(super) fn namespaces_hint(errno: Errno) -> &'static str {
 }
 
 /// What a KVM that can't be opened is to a run that needs it.
-pub(super) fn kvm_fault(error: probe::Error) -> Fault {
+pub fn kvm_fault(error: probe::Error) -> Fault {
     let hint = hint(&error);
     Fault::new(Code::Unavailable, "micro-VMs can't run here").hint(hint).because(error)
 }

@@ -22,6 +22,8 @@ mod relay;
 mod share;
 mod vmm;
 
+pub use check::kvm_fault;
+
 use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Check, Fault};

@@ -69,6 +69,49 @@ pub(super) fn read(path: &Path) -> Result<Image, Error> {
     })
 }
 
+/// What a kernel file is, as far as a machine must know to boot it just as it is.
+#[derive(Debug)]
+pub struct Looked {
+    /// The file, open for reading.
+    pub file: File,
+    /// How it is laid out.
+    pub format: KernelFormat,
+    /// How it finds its devices.
+    pub discovery: Discovery,
+}
+
+/// Looks at a kernel that is to be booted as it is. Without a `discovery` all of it must be read,
+/// and unpacked, to find out.
+///
+/// # Errors
+/// When the file can't be read, or begins as no kernel does.
+pub fn look(path: &Path, discovery: Option<Discovery>) -> Result<Looked, Error> {
+    let discovery = match discovery {
+        Some(discovery) => discovery,
+        None => read(path)?.discovery(),
+    };
+    let not_a_kernel = |why| Error::NotAKernel { path: path.to_owned(), why };
+    let mut options = File::options();
+    options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).map_err(Error::io("read", path))?;
+    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+        return Err(not_a_kernel("it is not a regular file"));
+    }
+    let mut head = Vec::new();
+    (&file).take(HEAD).read_to_end(&mut head).map_err(Error::io("read", path))?;
+    let format = if head.starts_with(&object::elf::ELFMAG) {
+        KernelFormat::Elf
+    } else {
+        Setup::parse(&head).map_err(not_a_kernel)?;
+        KernelFormat::BzImage
+    };
+    Ok(Looked { file, format, discovery })
+}
+
+/// As much of a kernel file as tells what it is: a bzImage's setup header lies in the second
+/// sector.
+const HEAD: u64 = 4096;
+
 /// A regular file's contents; anything larger than `limit` bytes, or not a regular file, is an
 /// error, found out without waiting for a pipe's other end.
 pub(super) fn read_limited(path: &Path, limit: usize) -> Result<Vec<u8>, Error> {

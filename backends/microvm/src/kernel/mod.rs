@@ -25,6 +25,7 @@ mod tool;
 
 pub use bundle::{Bundle, Manifest, Source};
 pub use error::Error;
+pub use image::{Looked, look};
 pub use import::Import;
 pub use store::{Entry, Store};
 
