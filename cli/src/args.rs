@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -252,6 +253,9 @@ pub(crate) struct Boot {
     /// Guest memory, from 32MiB on
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub(crate) memory: Bytes,
+    /// A raw image or block device as a disk; `:ro` after it lets the guest only read
+    #[arg(long = "disk", value_name = "FILE[:ro]")]
+    pub(crate) disks: Vec<DiskArg>,
     /// A directory that the guest may mount: `mount -t virtiofs TAG /mnt`
     #[arg(long = "share", value_name = "TAG=DIR")]
     pub(crate) shares: Vec<Share>,
@@ -269,6 +273,22 @@ fn size(text: &str) -> Result<Bytes, String> {
         Some(help) => format!("{error}: {help}"),
         None => error.to_string(),
     })
+}
+
+/// A disk's backing file.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskArg {
+    pub(crate) file: PathBuf,
+    pub(crate) read_only: bool,
+}
+
+impl FromStr for DiskArg {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read_only = text.strip_suffix(":ro");
+        Ok(Self { file: read_only.unwrap_or(text).into(), read_only: read_only.is_some() })
+    }
 }
 
 /// A directory under a tag.

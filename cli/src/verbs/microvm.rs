@@ -1,5 +1,7 @@
 //! `moat microvm`
 
+mod devices;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,15 +10,13 @@ use moat_core::diagnose::{Code, Fault};
 use moat_microvm::backend::kvm_fault;
 use moat_microvm::boot::Piece;
 use moat_microvm::devices::serial;
-use moat_microvm::devices::virtio::Device;
-use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::kernel;
 use moat_microvm::machine::{self, MachineConfig, Outcome};
 use moat_microvm::probe;
 use serde_json::json;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::args::{Boot, ConsoleArg, Microvm, Share};
+use crate::args::{Boot, ConsoleArg, Microvm};
 use crate::console::{Asked, Console};
 use crate::output::Output;
 use crate::{Failure, stdio};
@@ -38,7 +38,7 @@ fn boot(output: Output, args: &Boot) -> Result<u8, Failure> {
         Fault { what, ..Fault::from(error) }
     })?;
     let initramfs = args.initramfs.iter().map(|path| open_piece(path)).collect::<Result<_, _>>()?;
-    let devices = devices(args)?;
+    let devices = devices::all(args)?;
     let kvm = probe::open(Path::new(probe::KVM)).map_err(kvm_fault)?;
     let stop = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(no_console)?);
     let stopped = stop.try_clone().map_err(no_console)?;
@@ -100,23 +100,6 @@ fn open_piece(path: &Path) -> Result<Piece, Fault> {
         true => Ok(Piece::File(file)),
         false => Err(refused(std::io::Error::other("it is not a regular file"))),
     }
-}
-
-fn devices(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
-    let mut devices: Vec<Box<dyn Device>> = Vec::new();
-    for share in &args.shares {
-        devices.push(Box::new(open_share(share)?));
-    }
-    Ok(devices)
-}
-
-fn open_share(share: &Share) -> Result<Fs, Fault> {
-    let dir = share.dir.canonicalize();
-    dir.and_then(|dir| Fs::new(&share.tag, &dir)).map_err(|error| {
-        Fault::new(Code::Microvm, format!("can't share {} as {}", share.dir.display(), share.tag))
-            .hint("give a directory, and a tag of 1 to 36 bytes: --share TAG=DIR")
-            .because(error)
-    })
 }
 
 fn no_console(error: std::io::Error) -> Fault {

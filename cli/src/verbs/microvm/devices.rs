@@ -1,0 +1,43 @@
+//! The devices that a bare machine is asked to have.
+
+use std::fs::File;
+
+use moat_core::diagnose::{Code, Fault};
+use moat_microvm::devices::virtio::Device;
+use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
+use moat_microvm::devices::virtio::fs::Fs;
+
+use crate::args::{Boot, DiskArg, Share};
+
+/// All of them, in the order in which the guest finds them: disks first, so that the first is vda.
+pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
+    let mut devices: Vec<Box<dyn Device>> = Vec::new();
+    for disk in &args.disks {
+        devices.push(Box::new(open_disk(disk)?));
+    }
+    for share in &args.shares {
+        devices.push(Box::new(open_share(share)?));
+    }
+    Ok(devices)
+}
+
+fn open_disk(disk: &DiskArg) -> Result<Disk, Fault> {
+    let refused = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Fault::new(Code::Microvm, format!("can't use the disk {}", disk.file.display()))
+            .hint("give a raw image or a block device that no other machine uses; FILE:ro is only read")
+            .because(error)
+    };
+    let file = File::options().read(true).write(!disk.read_only).open(&disk.file);
+    let file = file.map_err(|error| refused(error.into()))?;
+    let options = DiskOptions { read_only: disk.read_only, ..Default::default() };
+    Disk::new(file, &options).map_err(|error| refused(error.into()))
+}
+
+fn open_share(share: &Share) -> Result<Fs, Fault> {
+    let dir = share.dir.canonicalize();
+    dir.and_then(|dir| Fs::new(&share.tag, &dir)).map_err(|error| {
+        Fault::new(Code::Microvm, format!("can't share {} as {}", share.dir.display(), share.tag))
+            .hint("give a directory, and a tag of 1 to 36 bytes: --share TAG=DIR")
+            .because(error)
+    })
+}
