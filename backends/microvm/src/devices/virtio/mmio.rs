@@ -16,6 +16,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::config::Config;
 use super::queue::Ring;
 use super::{Active, Broken, Device, Interrupt};
 
@@ -82,7 +83,7 @@ pub struct Transport {
     kind: u32,
     /// What the transport and the device offer.
     features: u64,
-    config: Vec<u8>,
+    config: Arc<Config>,
     name: &'static str,
     memory: Arc<GuestMemoryMmap>,
     interrupt: Arc<Interrupt>,
@@ -121,14 +122,16 @@ impl Transport {
             queues.push(Queue::new(size)?);
             kicks.push(EventFd::new(EFD_NONBLOCK)?);
         }
+        let interrupt = Interrupt::new(line);
+        let writable = device.config_writable();
         Ok(Self {
             kind: device.kind(),
             features: FEATURES | device.features(),
-            config: device.config().to_vec(),
+            config: Arc::new(Config::new(device.config(), writable, Arc::clone(&interrupt))),
             name: device.name(),
             state: State::Idle(device),
             memory,
-            interrupt: Interrupt::new(line),
+            interrupt,
             queues,
             kicks,
             device_features_sel: 0,
@@ -149,11 +152,7 @@ impl Transport {
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(config) = offset.checked_sub(register::CONFIG) {
-            let start = usize::try_from(config).unwrap_or(usize::MAX);
-            let from = self.config.get(start..).unwrap_or_default();
-            for (byte, value) in data.iter_mut().zip(from) {
-                *byte = *value;
-            }
+            self.config.read(config, data);
         } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
             // All registers are four bytes wide (4.2.2.2).
             *word = self.read_register(offset).to_le_bytes();
@@ -176,17 +175,18 @@ impl Transport {
             }
             // No shared memory: all lengths and bases read as -1 (4.2.2).
             register::SHM_LEN_LOW..=register::SHM_BASE_HIGH => u32::MAX,
-            register::CONFIG_GENERATION => 0,
+            register::CONFIG_GENERATION => self.config.generation(),
             _ => 0,
         }
     }
 
     /// A guest writes at `offset`.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
-        // Registers are four bytes wide, and our configuration spaces are read-only.
-        let (Ok(word), true) = (<[u8; 4]>::try_from(data), offset < register::CONFIG) else {
-            return;
-        };
+        if let Some(config) = offset.checked_sub(register::CONFIG) {
+            return self.config.write(config, data);
+        }
+        // All registers are four bytes wide (4.2.2.2).
+        let Ok(word) = <[u8; 4]>::try_from(data) else { return };
         let value = u32::from_le_bytes(word);
         match offset {
             register::DEVICE_FEATURES_SEL => self.device_features_sel = value,
@@ -277,16 +277,21 @@ impl Transport {
     }
 
     fn start(&mut self) -> Result<(), Broken> {
-        let mut rings = Vec::with_capacity(self.queues.len());
-        for (queue, kick) in self.queues.iter_mut().zip(&self.kicks) {
+        let features = self.driver_features & !FEATURES;
+        let State::Idle(device) = &self.state else {
+            return Err(virtio_queue::Error::QueueNotReady.into());
+        };
+        let used = device.queues(features);
+        let mut rings = Vec::with_capacity(used);
+        for (queue, kick) in self.queues.iter_mut().zip(&self.kicks).take(used) {
             queue.set_event_idx(self.driver_features & EVENT_IDX != 0);
             let used = mem::replace(queue, Queue::new(queue.max_size())?);
             let interrupt = Arc::clone(&self.interrupt);
             rings.push(Ring::new(used, Arc::clone(&self.memory), kick.try_clone()?, interrupt)?);
         }
         let stop = EventFd::new(EFD_NONBLOCK)?;
-        let features = self.driver_features & !FEATURES;
-        let active = Active { features, rings, stop: stop.try_clone()? };
+        let config = Arc::clone(&self.config);
+        let active = Active { features, rings, config, stop: stop.try_clone()? };
         let State::Idle(device) = mem::replace(&mut self.state, State::Lost) else {
             return Err(virtio_queue::Error::QueueNotReady.into());
         };
@@ -320,7 +325,13 @@ impl Transport {
             // Fails when there is nothing to forget.
             let _ = kick.read();
         }
-        let lost = matches!(self.state, State::Lost);
+        let lost = match &self.state {
+            State::Idle(device) => {
+                self.config.restart(device.config());
+                false
+            }
+            _ => true,
+        };
         self.interrupt.needs_reset.store(lost, Ordering::SeqCst);
         self.interrupt.status.store(0, Ordering::SeqCst);
         self.device_features_sel = 0;

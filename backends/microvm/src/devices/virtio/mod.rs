@@ -6,6 +6,8 @@
 
 pub mod blk;
 mod buffers;
+pub mod config;
+pub mod console;
 #[cfg(test)]
 mod driver;
 pub mod fs;
@@ -15,16 +17,21 @@ pub mod net;
 pub mod queue;
 pub mod rate;
 #[cfg(test)]
+mod rig;
+pub mod rng;
+#[cfg(test)]
 mod tests;
 pub mod vsock;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
+use config::Config;
 use queue::Ring;
 
 /// Why a device stopped working.
@@ -55,13 +62,24 @@ pub trait Device: Send {
     /// The size of each of its queues, powers of two.
     fn queue_sizes(&self) -> &'static [u16];
 
+    /// How many of its queues, from the first on, a driver uses that took these of
+    /// [`Device::features`].
+    fn queues(&self, _features: u64) -> usize {
+        self.queue_sizes().len()
+    }
+
     /// Feature bits of its own (section 5) that it offers, besides those of the transport.
     fn features(&self) -> u64 {
         0
     }
 
-    /// The device's configuration space. The driver reads it and can't write it.
+    /// What its configuration space holds when a driver begins. Its length never changes.
     fn config(&self) -> &[u8];
+
+    /// What of its configuration space the driver may write.
+    fn config_writable(&self) -> Range<usize> {
+        0..0
+    }
 
     /// Serves the driver until `active.stop` is signalled. Called once after each time the
     /// driver became ready; after it returns, the device must be ready for a fresh start.
@@ -76,8 +94,10 @@ pub trait Device: Send {
 pub struct Active {
     /// What the driver took of [`Device::features`].
     pub features: u64,
-    /// Its queues, in the device's order.
+    /// Its queues, in the device's order, as many as [`Device::queues`] says.
     pub rings: Vec<Ring>,
+    /// Its configuration space.
+    pub config: Arc<Config>,
     /// Readable when the device must stop.
     pub stop: EventFd,
 }
@@ -107,6 +127,14 @@ impl Interrupt {
     /// When the line can't be raised.
     pub fn used(&self) -> io::Result<()> {
         self.raise(USED_BUFFER)
+    }
+
+    /// Tells the driver that the configuration space changed.
+    ///
+    /// # Errors
+    /// When the line can't be raised.
+    pub fn config(&self) -> io::Result<()> {
+        self.raise(CONFIG_CHANGE)
     }
 
     /// Tells the driver that the device needs a reset (2.1.2).

@@ -161,6 +161,35 @@ impl Ring {
         Ok(())
     }
 
+    /// Answers what is there, up to `batch` chains, and comes back to the rest by a kick of its
+    /// own. `answer` returns how many bytes it wrote into the chain.
+    ///
+    /// # Errors
+    /// When the ring is broken, or `answer` says so.
+    pub fn serve(
+        &mut self,
+        batch: usize,
+        mut answer: impl FnMut(&GuestMemoryMmap, Chain) -> Result<u32, Broken>,
+    ) -> Result<(), Broken> {
+        self.clear_kick();
+        self.mute()?;
+        let mut given = false;
+        for _ in 0..batch {
+            let Some(chain) = self.take()? else {
+                if self.unmute()? {
+                    continue;
+                }
+                return if given { self.notify() } else { Ok(()) };
+            };
+            let head = chain.head_index();
+            let written = answer(&self.memory, chain)?;
+            self.give_back(head, written)?;
+            given = true;
+        }
+        self.notify()?;
+        Ok(self.kick_again()?)
+    }
+
     /// Interrupts the driver if it wants to hear of what was given back.
     ///
     /// # Errors
