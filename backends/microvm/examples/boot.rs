@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! boot KERNEL [--initramfs FILE].. [--cmdline TEXT] [--acpi] [--vcpus N] [--memory MIB]
-//!      [--share TAG=DIR] [--disk FILE[:ro]].. [--net TAP].. [--echo | --pump MIB] [--seconds N]
+//!      [--hvc] [--rng] [--balloon] [--share TAG=DIR] [--disk FILE[:ro]].. [--net TAP]..
+//!      [--echo | --pump MIB] [--seconds N]
 //! ```
+//! `--hvc` makes the console virtio's, without a serial port: the kernel must be told
+//! `--cmdline console=hvc0`.
 //! `--echo` sends back what the guest's agent sends. `--pump` sends that much, counts what comes
 //! back, and says how fast.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -18,9 +21,12 @@ use std::time::{Duration, Instant};
 
 use moat_microvm::boot::{Discovery, KernelFormat, Piece};
 use moat_microvm::devices::serial;
+use moat_microvm::devices::virtio::balloon::Balloon;
 use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
+use moat_microvm::devices::virtio::console::Console;
 use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
+use moat_microvm::devices::virtio::rng::Rng;
 use moat_microvm::devices::virtio::vsock::Vsock;
 use moat_microvm::machine::{MachineConfig, Outcome, run};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -89,6 +95,12 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
                 let (tag, root) = value.split_once('=').ok_or("--share needs TAG=DIR")?;
                 config.devices.push(Box::new(Fs::new(tag, root.as_ref())?));
             }
+            "--hvc" => {
+                config.serial = None;
+                config.devices.push(Box::new(Console::new(Box::new(io::stdout()), None)?));
+            }
+            "--rng" => config.devices.push(Box::new(Rng)),
+            "--balloon" => config.devices.push(Box::new(Balloon::new()?)),
             "--disk" => config.devices.push(Box::new(disk(&value()?)?)),
             "--net" => {
                 let net = Net::new(Tap::open(&value()?)?, &NetOptions::default())?;

@@ -4,6 +4,7 @@
 //! resets it or the machine ends. All that it reads from rings and buffers is the guest's, so
 //! hostile: a broken ring ends the thread and asks for a reset, and never the process.
 
+pub mod balloon;
 pub mod blk;
 mod buffers;
 pub mod config;
@@ -13,7 +14,6 @@ mod driver;
 pub mod fs;
 pub mod mmio;
 pub mod net;
-
 pub mod queue;
 pub mod rate;
 #[cfg(test)]
