@@ -4,7 +4,7 @@
 //! ```text
 //! boot KERNEL [--initramfs FILE].. [--cmdline TEXT] [--acpi] [--vcpus N] [--memory MIB]
 //!      [--hvc] [--rng] [--balloon] [--share TAG=DIR] [--disk FILE[:ro]].. [--net TAP]..
-//!      [--echo | --pump MIB] [--seconds N]
+//!      [--echo | --pump MIB | --vsock PATH] [--seconds N]
 //! ```
 //! `--hvc` makes the console virtio's, without a serial port: the kernel must be told
 //! `--cmdline console=hvc0`.
@@ -14,7 +14,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ use moat_microvm::devices::virtio::console::Console;
 use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
 use moat_microvm::devices::virtio::rng::Rng;
-use moat_microvm::devices::virtio::vsock::Vsock;
+use moat_microvm::devices::virtio::vsock::broker::broker;
+use moat_microvm::devices::virtio::vsock::{Ends, Vsock};
 use moat_microvm::machine::{MachineConfig, Outcome, run};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -106,17 +108,26 @@ fn configure() -> Result<(MachineConfig, u64), Failure> {
                 let net = Net::new(Tap::open(&value()?)?, &NetOptions::default())?;
                 config.devices.push(Box::new(net));
             }
-            "--echo" => config.devices.push(Box::new(Vsock::new(agent(echo)?)?)),
+            "--echo" => config.devices.push(Box::new(Vsock::new(agent(echo)?.into())?)),
             "--pump" => {
                 let bytes = value()?.parse::<u64>()? << 20;
                 let pump = agent(move |socket| pump(socket, bytes))?;
-                config.devices.push(Box::new(Vsock::new(pump)?));
+                config.devices.push(Box::new(Vsock::new(pump.into())?));
             }
+            "--vsock" => config.devices.push(Box::new(vsock(value()?.as_ref())?)),
             "--seconds" => seconds = value()?.parse()?,
             _ => return Err(format!("unknown option {option}").into()),
         }
     }
     Ok((config, seconds))
+}
+
+/// Streams to and from the guest by the unix sockets `path` and `path_PORT`.
+fn vsock(path: &Path) -> Result<Vsock, Failure> {
+    let listener = UnixListener::bind(path).map_err(|error| format!("{path:?}: {error}"))?;
+    let (outside, asker) = broker(path)?;
+    thread::spawn(move || outside.serve());
+    Ok(Vsock::new(Ends { agent: None, listener: Some(listener), asker: Some(asker) })?)
 }
 
 /// The disk that `FILE[:ro]` stands for.

@@ -287,7 +287,7 @@ fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<
 
 fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure> {
     let devices: Vec<Box<dyn Device>> =
-        vec![Box::new(Fs::new(SHARE_TAG, Path::new(SHARE))?), Box::new(Vsock::new(agent)?)];
+        vec![Box::new(Fs::new(SHARE_TAG, Path::new(SHARE))?), Box::new(Vsock::new(agent.into())?)];
     let config = MachineConfig {
         kernel: parts.kernel,
         kernel_format: parts.kernel_format,

@@ -27,6 +27,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -167,18 +168,27 @@ impl Poller {
         self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
     }
 
-    pub(crate) fn modify(&self, fd: i32, events: EventSet, token: u64) -> io::Result<()> {
-        self.epoll.ctl(ControlOperation::Modify, fd, EpollEvent::new(events, token))
-    }
-
     pub(crate) fn remove(&self, fd: i32) -> io::Result<()> {
         self.epoll.ctl(ControlOperation::Delete, fd, EpollEvent::default())
     }
 
     /// Waits for events, without end, and returns how many of `events` are filled.
     pub(crate) fn wait(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
+        self.wait_until(events, None)
+    }
+
+    /// The same, but not beyond `until`: then it is 0.
+    pub(crate) fn wait_until(
+        &self,
+        events: &mut [EpollEvent],
+        until: Option<Instant>,
+    ) -> io::Result<usize> {
         loop {
-            match self.epoll.wait(-1, events) {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            // Rounded up: too late is better than again and again too early.
+            let left = left.map(|left| left.as_millis().saturating_add(1));
+            let left = left.map_or(-1, |left| i32::try_from(left).unwrap_or(i32::MAX));
+            match self.epoll.wait(left, events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }

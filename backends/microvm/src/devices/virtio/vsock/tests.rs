@@ -1,5 +1,5 @@
-//! The channel against a model: whatever a guest sends, no byte is lost, doubled or invented,
-//! no buffer outgrows its bound, and nothing panics.
+//! Streams against a model: whatever a guest sends, no byte is lost, doubled or invented, no buffer
+//! outgrows its bound, and nothing panics.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,9 +8,14 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::AGENT_PORT;
-use super::channel::{BUFFER, Channel, GUEST_CID, HOST_CID, HostEnd};
 use super::packet::{Header, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, STREAM, op};
+use super::stream::HostEnd;
+use super::table::{BUFFER, GUEST_CID, HOST_CID, MAX_REFUSALS, MAX_STREAMS, Sought, Table};
+
+mod many;
+mod rings;
+
+const PORT: u32 = 1024;
 
 const GUEST_PORT: u32 = 5000;
 const GUEST_BUFFER: u32 = 64 << 10;
@@ -80,7 +85,7 @@ fn packet(op: u16) -> Header {
         src_cid: GUEST_CID,
         dst_cid: HOST_CID,
         src_port: GUEST_PORT,
-        dst_port: AGENT_PORT,
+        dst_port: PORT,
         kind: STREAM,
         op,
         buf_alloc: GUEST_BUFFER,
@@ -88,10 +93,50 @@ fn packet(op: u16) -> Header {
     }
 }
 
-fn drain(channel: &mut Channel, host: &mut Host) -> Vec<(Header, Vec<u8>)> {
+/// A table with one stream of interest, and its host.
+struct One {
+    table: Table<Host>,
+    host: Host,
+    id: u64,
+}
+
+impl One {
+    /// Not yet asked for.
+    fn waiting() -> Self {
+        Self { table: Table::new(0), host: Host::default(), id: 0 }
+    }
+
+    fn open() -> Self {
+        let mut one = Self::waiting();
+        one.receive(&packet(op::REQUEST), &[]);
+        let answer = one.drain();
+        assert_eq!(ops(&answer), [op::RESPONSE]);
+        assert_eq!((answer[0].0.buf_alloc, answer[0].0.dst_port), (BUFFER, GUEST_PORT));
+        one
+    }
+
+    /// The first stream to our port leads to the host, and no other.
+    fn receive(&mut self, header: &Header, payload: &[u8]) {
+        if let Some(Sought { id, port }) = self.table.receive(header, payload) {
+            let first = port == PORT && self.id == 0;
+            self.id = if first { id } else { self.id };
+            self.table.found(id, first.then(|| self.host.clone()), BUFFER);
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.table.host_is_ready(self.id, false);
+    }
+
+    fn drain(&mut self) -> Vec<(Header, Vec<u8>)> {
+        drain(&mut self.table)
+    }
+}
+
+fn drain(table: &mut Table<Host>) -> Vec<(Header, Vec<u8>)> {
     let mut room = [0; 4096];
     std::iter::from_fn(|| {
-        channel.next(host, &mut room).map(|(header, length)| (header, room[..length].to_vec()))
+        table.next(&mut room).map(|(header, length)| (header, room[..length].to_vec()))
     })
     .collect()
 }
@@ -100,18 +145,9 @@ fn ops(packets: &[(Header, Vec<u8>)]) -> Vec<u16> {
     packets.iter().map(|(header, _)| header.op).collect()
 }
 
-fn open() -> (Channel, Host) {
-    let (mut channel, mut host) = (Channel::new(AGENT_PORT), Host::default());
-    channel.receive(&packet(op::REQUEST), &[], &mut host);
-    let answer = drain(&mut channel, &mut host);
-    assert_eq!(ops(&answer), [op::RESPONSE]);
-    assert_eq!((answer[0].0.buf_alloc, answer[0].0.dst_port), (BUFFER, GUEST_PORT));
-    (channel, host)
-}
-
 #[test]
 fn other_ports_second_streams_and_strange_packets_get_a_reset() {
-    let (mut channel, mut host) = open();
+    let mut one = One::open();
     for strange in [
         Header { dst_port: 22, ..packet(op::REQUEST) },
         Header { src_port: 1, ..packet(op::REQUEST) },
@@ -119,68 +155,69 @@ fn other_ports_second_streams_and_strange_packets_get_a_reset() {
         Header { kind: 2, ..packet(op::RW) },
         Header { dst_cid: 7, ..packet(op::REQUEST) },
     ] {
-        channel.receive(&strange, &[], &mut host);
-        let answer = drain(&mut channel, &mut host);
+        one.receive(&strange, &[]);
+        let answer = one.drain();
         assert_eq!(ops(&answer), [op::RST], "{strange:?}");
         let header = answer[0].0;
         assert_eq!((header.dst_port, header.src_port), (strange.src_port, strange.dst_port));
     }
     // The stream itself lives on; and a reset is not answered.
-    channel.receive(&Header { src_port: 1, ..packet(op::RST) }, &[], &mut host);
-    assert!(drain(&mut channel, &mut host).is_empty());
-    host.0.borrow_mut().takes = 10;
-    channel.receive(&Header { len: 2, ..packet(op::RW) }, b"ok", &mut host);
-    channel.deliver(&mut host);
-    assert_eq!(host.0.borrow().received, b"ok");
+    one.receive(&Header { src_port: 1, ..packet(op::RST) }, &[]);
+    assert!(one.drain().is_empty());
+    one.host.0.borrow_mut().takes = 10;
+    one.receive(&Header { len: 2, ..packet(op::RW) }, b"ok");
+    one.deliver();
+    assert_eq!(one.host.0.borrow().received, b"ok");
 }
 
 #[test]
 fn refusals_are_bounded() {
-    let (mut channel, mut host) = (Channel::new(AGENT_PORT), Host::default());
+    let mut one = One::waiting();
     for port in 0..10_000 {
         let request = Header { src_port: port, dst_port: 1, ..packet(op::REQUEST) };
-        channel.receive(&request, &[], &mut host);
+        one.receive(&request, &[]);
     }
-    assert_eq!(drain(&mut channel, &mut host).len(), 64);
+    assert_eq!(one.drain().len(), MAX_STREAMS + MAX_REFUSALS);
 }
 
 #[test]
 fn more_than_the_announced_space_is_a_broken_rule() {
-    let (mut channel, mut host) = open();
+    let mut one = One::open();
     let block = vec![7; BUFFER as usize];
-    channel.receive(&packet(op::RW), &block, &mut host);
-    assert!(channel.wants_write() && !host.0.borrow().closed);
-    channel.receive(&packet(op::RW), &[7], &mut host);
-    assert!(host.0.borrow().closed);
-    assert_eq!(ops(&drain(&mut channel, &mut host)), [op::RST]);
+    one.receive(&packet(op::RW), &block);
+    assert!(!one.host.0.borrow().closed);
+    one.receive(&packet(op::RW), &[7]);
+    assert!(one.host.0.borrow().closed);
+    assert_eq!(ops(&one.drain()), [op::RST]);
 }
 
 #[test]
 fn a_guest_that_closes_has_its_last_bytes_delivered_first() {
-    let (mut channel, mut host) = open();
-    channel.receive(&packet(op::RW), b"last words", &mut host);
+    let mut one = One::open();
+    one.receive(&packet(op::RW), b"last words");
     let both = Header { flags: SHUTDOWN_RECEIVE | SHUTDOWN_SEND, ..packet(op::SHUTDOWN) };
-    channel.receive(&both, &[], &mut host);
-    channel.deliver(&mut host);
-    assert!(drain(&mut channel, &mut host).is_empty());
-    host.0.borrow_mut().takes = 100;
-    channel.deliver(&mut host);
-    assert_eq!(host.0.borrow().received, b"last words");
-    assert!(host.0.borrow().finished && host.0.borrow().closed);
-    assert_eq!(ops(&drain(&mut channel, &mut host)), [op::RST]);
+    one.receive(&both, &[]);
+    one.deliver();
+    assert!(one.drain().is_empty());
+    one.host.0.borrow_mut().takes = 100;
+    one.deliver();
+    assert_eq!(one.host.0.borrow().received, b"last words");
+    assert!(one.host.0.borrow().finished);
+    assert_eq!(ops(&one.drain()), [op::RST]);
+    assert!(one.host.0.borrow().closed);
 }
 
 #[test]
 fn a_host_that_hangs_up_is_still_heard_to_its_end() {
-    let (mut channel, mut host) = open();
+    let mut one = One::open();
     {
-        let mut fake = host.0.borrow_mut();
+        let mut fake = one.host.0.borrow_mut();
         fake.to_send.extend(b"bye");
         (fake.gone, fake.ended) = (true, true);
     }
-    channel.receive(&packet(op::RW), b"lost", &mut host);
-    channel.deliver(&mut host);
-    let answer = drain(&mut channel, &mut host);
+    one.receive(&packet(op::RW), b"lost");
+    one.deliver();
+    let answer = one.drain();
     assert_eq!(ops(&answer), [op::SHUTDOWN, op::RW, op::SHUTDOWN, op::RST]);
     assert_eq!(answer[0].0.flags, SHUTDOWN_RECEIVE);
     assert_eq!(answer[1].1, b"bye");
@@ -189,20 +226,21 @@ fn a_host_that_hangs_up_is_still_heard_to_its_end() {
 
 #[test]
 fn nothing_is_sent_beyond_the_guests_buffer() {
-    let (mut channel, mut host) = open();
-    host.0.borrow_mut().to_send.extend(vec![1; GUEST_BUFFER as usize + 5]);
-    let sent: usize = drain(&mut channel, &mut host).iter().map(|(_, data)| data.len()).sum();
+    let mut one = One::open();
+    one.host.0.borrow_mut().to_send.extend(vec![1; GUEST_BUFFER as usize + 5]);
+    one.deliver();
+    let sent: usize = one.drain().iter().map(|(_, data)| data.len()).sum();
     assert_eq!(sent, GUEST_BUFFER as usize);
-    assert!(!channel.wants_read());
-    channel.receive(&Header { fwd_cnt: 3, ..packet(op::CREDIT_UPDATE) }, &[], &mut host);
-    let sent: usize = drain(&mut channel, &mut host).iter().map(|(_, data)| data.len()).sum();
+    assert!(one.drain().is_empty());
+    one.receive(&Header { fwd_cnt: 3, ..packet(op::CREDIT_UPDATE) }, &[]);
+    let sent: usize = one.drain().iter().map(|(_, data)| data.len()).sum();
     assert_eq!(sent, 3);
     // A guest that claims more than it got is given nothing.
-    channel.receive(&Header { fwd_cnt: u32::MAX, ..packet(op::CREDIT_UPDATE) }, &[], &mut host);
-    assert!(!channel.wants_read() || drain(&mut channel, &mut host).is_empty());
+    one.receive(&Header { fwd_cnt: u32::MAX, ..packet(op::CREDIT_UPDATE) }, &[]);
+    assert!(one.drain().is_empty());
 }
 
-/// One thing that happens to an open channel.
+/// One thing that happens to an open stream.
 #[derive(Debug, Clone)]
 enum Step {
     GuestSends(u16),
@@ -236,7 +274,7 @@ proptest! {
     /// order, both ways, and neither side's announced buffer is ever exceeded.
     #[test]
     fn honest_streams_arrive_whole(steps in proptest::collection::vec(step(), 1..200)) {
-        let (mut channel, mut host) = open();
+        let mut one = One::open();
         // The guest's view: sent, and what it knows the host to have taken; received and taken.
         let (mut sent, mut known, mut received, mut taken) = (0u64, 0u32, 0u64, 0u64);
         let mut host_sent = 0u64;
@@ -247,24 +285,25 @@ proptest! {
                     let length = usize::from(length).min((BUFFER - under_way) as usize);
                     let data = pattern(sent, length);
                     let header = Header { fwd_cnt: wrap(taken), ..packet(op::RW) };
-                    channel.receive(&header, &data, &mut host);
+                    one.receive(&header, &data);
                     sent += length as u64;
                 }
                 Step::GuestTakes(length) => {
                     taken = received.min(taken + u64::from(length));
                     let header = Header { fwd_cnt: wrap(taken), ..packet(op::CREDIT_UPDATE) };
-                    channel.receive(&header, &[], &mut host);
+                    one.receive(&header, &[]);
                 }
                 Step::HostSends(length) => {
-                    host.0.borrow_mut().to_send.extend(pattern(host_sent, length.into()));
+                    one.host.0.borrow_mut().to_send.extend(pattern(host_sent, length.into()));
                     host_sent += u64::from(length);
+                    one.deliver();
                 }
                 Step::HostTakes(length) => {
-                    host.0.borrow_mut().takes += usize::from(length);
-                    channel.deliver(&mut host);
+                    one.host.0.borrow_mut().takes += usize::from(length);
+                    one.deliver();
                 }
                 Step::Drain => {
-                    for (header, data) in drain(&mut channel, &mut host) {
+                    for (header, data) in one.drain() {
                         prop_assert_ne!(header.op, op::RST);
                         prop_assert_eq!(&data, &pattern(received, data.len()));
                         received += data.len() as u64;
@@ -275,18 +314,18 @@ proptest! {
             }
         }
         // Let both ends take all that is left.
-        host.0.borrow_mut().takes = usize::MAX;
-        channel.deliver(&mut host);
+        one.host.0.borrow_mut().takes = usize::MAX;
+        one.deliver();
         while received < host_sent {
             taken = received;
             let header = Header { fwd_cnt: wrap(taken), ..packet(op::CREDIT_UPDATE) };
-            channel.receive(&header, &[], &mut host);
-            let packets = drain(&mut channel, &mut host);
+            one.receive(&header, &[]);
+            let packets = one.drain();
             let more: usize = packets.iter().map(|(_, data)| data.len()).sum();
             prop_assert!(more > 0, "stuck at {received} of {host_sent}");
             received += more as u64;
         }
-        let fake = host.0.borrow();
+        let fake = one.host.0.borrow();
         prop_assert_eq!(&fake.received, &pattern(0, usize::try_from(sent).unwrap()));
         prop_assert!(!fake.closed);
     }
@@ -301,9 +340,9 @@ proptest! {
         ),
         takes in 0..100_000usize,
     ) {
-        let (mut channel, mut host) = (Channel::new(AGENT_PORT), Host::default());
-        host.0.borrow_mut().takes = takes;
-        host.0.borrow_mut().to_send.extend(vec![0; takes]);
+        let mut one = One::waiting();
+        one.host.0.borrow_mut().takes = takes;
+        one.host.0.borrow_mut().to_send.extend(vec![0; takes]);
         for (src_cid, dst_cid, src_port, dst_port, kind, op, flags, buf_alloc, fwd_cnt, length)
             in packets
         {
@@ -311,9 +350,9 @@ proptest! {
                 src_cid, dst_cid, src_port, dst_port, kind, op, flags, buf_alloc, fwd_cnt,
                 len: u32::try_from(length).unwrap(),
             };
-            channel.receive(&header, &vec![0; length], &mut host);
-            channel.deliver(&mut host);
+            one.receive(&header, &vec![0; length]);
+            one.deliver();
         }
-        prop_assert!(drain(&mut channel, &mut host).len() < 64 + takes + 8);
+        prop_assert!(one.drain().len() < MAX_REFUSALS + MAX_STREAMS + takes + 8);
     }
 }
