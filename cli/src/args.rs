@@ -256,6 +256,9 @@ pub(crate) struct Boot {
     /// A raw image or block device as a disk; `:ro` after it lets the guest only read
     #[arg(long = "disk", value_name = "FILE[:ro]")]
     pub(crate) disks: Vec<DiskArg>,
+    /// A tap device as a network, made if it is not there; several are eth0, eth1, ...
+    #[arg(long = "net", value_name = "TAP")]
+    pub(crate) nets: Vec<String>,
     /// A directory that the guest may mount: `mount -t virtiofs TAG /mnt`
     #[arg(long = "share", value_name = "TAG=DIR")]
     pub(crate) shares: Vec<Share>,

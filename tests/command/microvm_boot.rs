@@ -209,6 +209,7 @@ fn what_the_guest_is_given_is_not_there() -> Result<()> {
         ("--initramfs", "/", "kernel", "not a regular file"),
         ("--disk", "nosuch", "microvm", "nosuch"),
         ("--disk", "root:ro", "microvm", "a file or a block device"),
+        ("--net", "a-name-too-long-for-any", "microvm", "1 to 15 bytes"),
         ("--share", "src=nosuch", "microvm", "nosuch"),
         ("--share", "=root", "microvm", "1 to 36 bytes"),
     ] {

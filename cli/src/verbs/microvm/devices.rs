@@ -6,6 +6,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_microvm::devices::virtio::Device;
 use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
 use moat_microvm::devices::virtio::fs::Fs;
+use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
 
 use crate::args::{Boot, DiskArg, Share};
 
@@ -14,6 +15,9 @@ pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
     let mut devices: Vec<Box<dyn Device>> = Vec::new();
     for disk in &args.disks {
         devices.push(Box::new(open_disk(disk)?));
+    }
+    for tap in &args.nets {
+        devices.push(Box::new(open_net(tap)?));
     }
     for share in &args.shares {
         devices.push(Box::new(open_share(share)?));
@@ -31,6 +35,18 @@ fn open_disk(disk: &DiskArg) -> Result<Disk, Fault> {
     let file = file.map_err(|error| refused(error.into()))?;
     let options = DiskOptions { read_only: disk.read_only, ..Default::default() };
     Disk::new(file, &options).map_err(|error| refused(error.into()))
+}
+
+fn open_net(tap: &str) -> Result<Net, Fault> {
+    let refused = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Fault::new(Code::Microvm, format!("can't use the tap device {tap}"))
+            .hint(format!(
+                "as root, make one that you may use: ip tuntap add {tap} mode tap user $USER vnet_hdr"
+            ))
+            .because(error)
+    };
+    let tap = Tap::open(tap).map_err(|error| refused(error.into()))?;
+    Net::new(tap, &NetOptions::default()).map_err(|error| refused(error.into()))
 }
 
 fn open_share(share: &Share) -> Result<Fs, Fault> {

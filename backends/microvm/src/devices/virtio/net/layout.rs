@@ -13,6 +13,7 @@ pub(super) mod feature {
     pub(in super::super) const HOST_TSO6: u64 = 1 << 12;
     pub(in super::super) const HOST_ECN: u64 = 1 << 13;
     pub(in super::super) const MRG_RXBUF: u64 = 1 << 15;
+    pub(in super::super) const STATUS: u64 = 1 << 16;
     /// What a tap does for us.
     pub(in super::super) const OFFLOADS: u64 =
         CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | HOST_TSO4 | HOST_TSO6 | HOST_ECN;
@@ -45,8 +46,16 @@ pub(super) const CONFIG: usize = 12;
 pub(super) fn config(mac: Option<[u8; 6]>, mtu: Option<u16>) -> [u8; CONFIG] {
     let [m0, m1, m2, m3, m4, m5] = mac.unwrap_or_default();
     let [low, high] = mtu.unwrap_or_default().to_le_bytes();
-    // Between them: the link's status, and the pairs of queues, neither of which is offered.
-    [m0, m1, m2, m3, m4, m5, 0, 0, 0, 0, low, high]
+    // Between them: the link's status, and the pairs of queues, which are not offered.
+    let mut config = [m0, m1, m2, m3, m4, m5, 0, 0, 0, 0, low, high];
+    set_link(&mut config, true);
+    config
+}
+
+/// Says whether there is a network (VIRTIO_NET_S_LINK_UP).
+pub(super) fn set_link(config: &mut [u8; CONFIG], up: bool) {
+    let [_, _, _, _, _, _, low, _, ..] = config;
+    *low = u8::from(up);
 }
 
 /// The header of a packet that the guest sends with a frame of `length` bytes, as the host gets
@@ -87,8 +96,10 @@ mod tests {
     #[test]
     fn the_configuration_is_as_specified() {
         let mac = [2, 3, 4, 5, 6, 7];
-        assert_eq!(config(Some(mac), Some(0x1234)), [2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0x34, 0x12]);
-        assert_eq!(config(None, None), [0; CONFIG]);
+        assert_eq!(config(Some(mac), Some(0x1234)), [2, 3, 4, 5, 6, 7, 1, 0, 0, 0, 0x34, 0x12]);
+        let mut none = config(None, None);
+        set_link(&mut none, false);
+        assert_eq!(none, [0; CONFIG]);
     }
 
     /// flags, kind, header's length, segment's, checksum's start and offset.

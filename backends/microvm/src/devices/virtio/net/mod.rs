@@ -2,8 +2,8 @@
 //!
 //! Packets go between the tap and guest memory without a copy of ours; checksums and the cutting
 //! up of large packets are left to whom both sides agreed on. One thread has both directions, and
-//! gives each its turn after a batch. A tap that goes away leaves a network on which nothing
-//! arrives: what the guest sends is taken and thrown away.
+//! gives each its turn after a batch. When the tap goes away the guest sees its link go down; what
+//! it still sends is taken and thrown away.
 //!
 //! Calls: epoll_create1, epoll_ctl, epoll_wait, read and write (event descriptors), readv, writev,
 //! ioctl (TUNSETOFFLOAD, once each time the driver starts), close, and those of [`super::rate`].
@@ -26,6 +26,7 @@ use transmit::Transmitter;
 
 pub use tap::{Tap, TapError};
 
+use super::config::Config;
 use super::rate::{Limiter, LimiterError, Limits};
 use super::{Active, Broken, Device, Poller};
 
@@ -102,7 +103,7 @@ impl Device for Net {
 
     fn features(&self) -> u64 {
         let offered = [
-            (true, feature::MRG_RXBUF),
+            (true, feature::MRG_RXBUF | feature::STATUS),
             (self.tap.offloads(), feature::OFFLOADS),
             (self.mac, feature::MAC),
             (self.mtu.is_some(), feature::MTU),
@@ -115,12 +116,13 @@ impl Device for Net {
     }
 
     fn run(&mut self, active: Active) -> Result<(), Broken> {
-        let Active { features, rings, stop, .. } = active;
+        let Active { features, rings, config, stop } = active;
         let Ok([receive, transmit]) = <[_; 2]>::try_from(rings) else {
             return Err(virtio_queue::Error::QueueNotReady.into());
         };
-        if self.lives && self.tap.set_features(features).is_err() {
-            self.lives = lost();
+        let mut link = Link { lives: &mut self.lives, now: &mut self.config, shown: &config };
+        if *link.lives && self.tap.set_features(features).is_err() {
+            link.lose()?;
         }
         let mut receiver = Receiver::new(receive, &mut self.receive, features, self.mtu);
         let mut transmitter = Transmitter::new(transmit, &mut self.transmit, features);
@@ -137,7 +139,7 @@ impl Device for Net {
                 poller.add(timer, EventSet::IN, token)?;
             }
         }
-        if self.lives {
+        if *link.lives {
             // Once for each time that something comes, so that a tap which the guest has no room
             // for does not wake us again and again.
             let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
@@ -149,14 +151,14 @@ impl Device for Net {
         // The tap may have something.
         let mut filled = true;
         loop {
-            if sends && !transmitter.turn(self.lives.then_some(&self.tap))? {
-                self.lives = lost();
+            if sends && !transmitter.turn(link.lives.then_some(&self.tap))? {
+                link.lose()?;
             }
-            if self.lives && receives && filled {
+            if *link.lives && receives && filled {
                 match receiver.turn(&self.tap)? {
                     Turn::Rests => {}
                     Turn::Empty => filled = false,
-                    Turn::Gone => self.lives = lost(),
+                    Turn::Gone => link.lose()?,
                 }
             }
             (sends, receives) = (false, false);
@@ -196,8 +198,19 @@ fn gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENODEV | libc::ENOTCONN))
 }
 
-/// Says that the tap is gone, and that it does not live.
-fn lost() -> bool {
-    tracing::warn!("the network's tap device is gone: nothing is sent or received any more");
-    false
+/// Whether there is a tap, and what the guest sees of that.
+struct Link<'a> {
+    lives: &'a mut bool,
+    now: &'a mut [u8; CONFIG],
+    shown: &'a Config,
+}
+
+impl Link<'_> {
+    /// The tap is gone.
+    fn lose(&mut self) -> io::Result<()> {
+        tracing::warn!("the network's tap device is gone: the guest's link is down");
+        *self.lives = false;
+        layout::set_link(self.now, false);
+        self.shown.change(0, self.now)
+    }
 }

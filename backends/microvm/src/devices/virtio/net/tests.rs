@@ -62,7 +62,7 @@ fn the_guest_sees_address_mtu_and_features() {
     let driver = Driver::new(net(&options).0);
     assert_eq!(driver.register(0x08), 1);
     assert_eq!(driver.register(0x100), 0x0100_0002);
-    assert_eq!(driver.register(0x104), 0x0302);
+    assert_eq!(driver.register(0x104), 0x0001_0302, "and the link is up");
     assert_eq!(driver.register(0x108) >> 16, 9000);
     let features = driver.register(0x10);
     assert_ne!(features & (1 << 5), 0);
@@ -422,12 +422,18 @@ fn a_real_tap_carries_packets_and_may_go_away() {
         let answer = answer.expect("no answer");
         assert_eq!(answer[12..18], me);
         assert_eq!(answer[40..44], [192, 0, 2, 1]);
+        assert_eq!(driver.register(0x104) >> 16, 1);
+        let generation = driver.register(0xfc);
         ip("link del moat0");
         for _ in 0..3 {
             send(&mut driver, &[0; HEADER], &arp);
         }
         assert!(!driver.broken());
+        assert_eq!(driver.register(0x104) >> 16, 0, "the link is down");
+        assert_ne!(driver.register(0xfc), generation);
+        assert_ne!(driver.register(0x60) & 2, 0, "no interrupt told of it");
         driver.start(BIG);
+        assert_eq!(driver.register(0x104) >> 16, 0);
         send(&mut driver, &[0; HEADER], &arp);
     });
 }
