@@ -1,4 +1,5 @@
-//! `cargo xtask bench container | vm`: moat against its peers, in one run, on one machine.
+//! `cargo xtask bench container | vm | io`: moat against its peers, and a guest against its host,
+//! in one run, on one machine.
 //!
 //! What is compared, and what the figures can't say, is in docs/performance.md.
 
@@ -10,6 +11,7 @@ mod oci;
 mod peers;
 mod report;
 mod start;
+mod throughput;
 mod vm;
 
 use anyhow::Result;
@@ -26,8 +28,11 @@ pub(crate) struct Args {
 enum What {
     Container(container::Args),
     Vm(vm::Args),
+    Io(throughput::Args),
     #[command(hide = true)]
     Guest(guest::Args),
+    #[command(hide = true)]
+    IoBed(throughput::BedArgs),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -42,5 +47,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         What::Container(args) => container::run(&args),
         What::Vm(args) => vm::run(&args),
         What::Guest(args) => guest::run(&args),
+        What::Io(args) => throughput::run(&args),
+        What::IoBed(args) => throughput::run_in_bed(&args),
     }
 }

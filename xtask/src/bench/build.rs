@@ -16,6 +16,7 @@ const BARE: &[&str] = &["-nostdlib"];
 pub(super) const TRUE: Program = Program("true", include_str!("programs/true.c"), BARE);
 pub(super) const GUEST: Program = Program("guest", include_str!("programs/guest.c"), BARE);
 pub(super) const LAUNCH: Program = Program("launch", include_str!("programs/launch.c"), &[]);
+pub(super) const IO: Program = Program("io", include_str!("programs/io.c"), &[]);
 pub(super) const FLOOR: Program = Program("floor", include_str!("programs/floor.c"), &[]);
 
 impl Program {
