@@ -153,8 +153,10 @@ impl Transport {
         data.fill(0);
         if let Some(config) = offset.checked_sub(register::CONFIG) {
             self.config.read(config, data);
-        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
-            // All registers are four bytes wide (4.2.2.2).
+        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data)
+            && offset.is_multiple_of(4)
+        {
+            // All registers are four bytes wide and aligned (4.2.2.2).
             *word = self.read_register(offset).to_le_bytes();
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::buffers::Buffers;
@@ -71,14 +71,22 @@ impl Ring {
     /// A ring of a queue that the driver has set up.
     ///
     /// # Errors
-    /// When the queue is not ready or lies outside guest memory.
+    /// When the queue is not ready or any of it lies outside guest memory (layout: 2.7).
     pub fn new(
         queue: Queue,
         memory: Arc<GuestMemoryMmap>,
         kick: EventFd,
         interrupt: Arc<Interrupt>,
     ) -> Result<Self, Broken> {
-        if !queue.is_valid(memory.as_ref()) {
+        // The queue's own check looks at the end of each part alone.
+        let size = usize::from(queue.size());
+        let parts = [
+            (queue.desc_table(), 16 * size),
+            (queue.avail_ring(), 6 + 2 * size),
+            (queue.used_ring(), 6 + 8 * size),
+        ];
+        let lies_in_memory = |(start, length)| memory.check_range(GuestAddress(start), length);
+        if !queue.ready() || !parts.into_iter().all(lies_in_memory) {
             return Err(virtio_queue::Error::QueueNotReady.into());
         }
         let told = Wrapping(queue.next_used());

@@ -29,6 +29,10 @@ const REQUEST_QUEUES: u32 = 1;
 /// Requests served before the other queue and the stop signal are looked at again.
 const BATCH: usize = 256;
 const STOP: u64 = u64::MAX;
+/// The most bytes of a request: 1 MiB of data, as FUSE_INIT says, and a page of headers and names.
+/// The server looks at what a request says of its own length, and then reserves and reads what
+/// descriptors hold, which may be the same memory over and over, up to 4 GiB.
+const MAX_REQUEST: usize = (1 << 20) + 4096;
 
 /// A directory shared with the guest.
 pub struct Fs {
@@ -82,6 +86,10 @@ impl Fs {
             |error: fuse_backend_rs::transport::Error| Broken::Buffer { reason: error.to_string() };
         let memory = ring.memory().as_ref();
         let reader = Reader::from_descriptor_chain(memory, chain.clone()).map_err(buffer)?;
+        if reader.available_bytes() > MAX_REQUEST {
+            let reason = format!("a FUSE request of {} bytes", reader.available_bytes());
+            return Err(Broken::Buffer { reason });
+        }
         let writer = VirtioFsWriter::new(memory, chain).map_err(buffer)?;
         match self.server.handle_message(reader, Writer::from(writer), None, None) {
             Ok(written) => Ok(u32::try_from(written).unwrap_or(0)),
