@@ -9,6 +9,8 @@ pub mod cgroup;
 pub mod control;
 pub mod diagnose;
 pub mod fault_point;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod policy;
 pub mod sandbox;

@@ -4,6 +4,7 @@
 
 mod bed;
 mod bench;
+mod fuzz;
 mod setup;
 mod test;
 
@@ -22,6 +23,7 @@ struct Args {
 enum Verb {
     Bed(bed::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Setup(setup::Args),
     Test(test::Args),
 }
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().verb {
         Verb::Bed(args) => bed::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Setup(args) => setup::run(&args),
         Verb::Test(args) => test::run(&args),
     };

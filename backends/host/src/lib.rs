@@ -5,6 +5,8 @@
 pub mod block;
 pub mod cgroup;
 pub mod dirs;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod idmap;
 pub mod label;
 mod lock;

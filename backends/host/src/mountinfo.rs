@@ -51,7 +51,7 @@ fn follows(mounts: &[MountPoint], path: &Path) -> bool {
     innermost.is_some_and(|mount| mount.follows)
 }
 
-fn parse_all(text: &[u8]) -> Vec<MountPoint> {
+pub(crate) fn parse_all(text: &[u8]) -> Vec<MountPoint> {
     text.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 

@@ -83,7 +83,7 @@ fn entries(text: &str) -> impl Iterator<Item = (&str, u32, u32)> {
 }
 
 /// One of the whole ranges that are set aside for moat or for root.
-fn set_aside(text: &str, chance: u32) -> Option<u32> {
+pub(crate) fn set_aside(text: &str, chance: u32) -> Option<u32> {
     let of = |wanted: &[&str]| {
         entries(text).find(|(user, _, count)| wanted.contains(user) && *count >= COUNT)
     };
@@ -92,7 +92,7 @@ fn set_aside(text: &str, chance: u32) -> Option<u32> {
 }
 
 /// The caller's own id, then those set aside.
-fn after(own: u32, text: &str, uid: u32, name: Option<&str>) -> Option<Ranges> {
+pub(crate) fn after(own: u32, text: &str, uid: u32, name: Option<&str>) -> Option<Ranges> {
     let number = uid.to_string();
     let mut ranges = Ranges::single(own);
     let theirs = entries(text).filter(|(user, ..)| Some(*user) == name || *user == number);
@@ -110,7 +110,7 @@ fn after(own: u32, text: &str, uid: u32, name: Option<&str>) -> Option<Ranges> {
 }
 
 /// The first range from the `chance`th on of which nobody has a part.
-fn free(files: &[&str], chance: u32) -> u32 {
+pub(crate) fn free(files: &[&str], chance: u32) -> u32 {
     let taken: Vec<(u32, u32)> = files
         .iter()
         .flat_map(|text| entries(text))

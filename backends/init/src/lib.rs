@@ -13,6 +13,8 @@ mod device;
 pub mod enter;
 mod error;
 pub mod first;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod inside;
 mod kernel_fs;
 mod label;

@@ -45,7 +45,7 @@ fn read(path: &str) -> Vec<u8> {
     bytes
 }
 
-fn identify(user: &User, passwd: &[u8], group: &[u8]) -> Result<Identity, StartError> {
+pub(crate) fn identify(user: &User, passwd: &[u8], group: &[u8]) -> Result<Identity, StartError> {
     let entry = lines(passwd).find_map(|fields| Entry::parse(&fields, &user.user));
     let uid = match (&user.user, &entry) {
         (Id::Number(uid), _) => *uid,

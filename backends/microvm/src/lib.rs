@@ -4,6 +4,10 @@ pub mod acpi;
 pub mod backend;
 pub mod boot;
 pub mod devices;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+#[cfg(test)]
+mod hostile;
 pub mod hv;
 pub mod kernel;
 pub mod machine;

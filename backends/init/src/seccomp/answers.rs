@@ -38,7 +38,7 @@ pub(super) enum Width {
 
 /// The answers for all calls.
 #[derive(Debug)]
-pub(super) struct Answers<'a> {
+pub(crate) struct Answers<'a> {
     /// Each different answer once.
     different: Vec<Answer<'a>>,
     /// Which of them each call has, by its number.

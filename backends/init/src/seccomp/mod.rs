@@ -71,7 +71,7 @@ fn kernel() -> Result<Kernel, StartError> {
     release.parse().map_err(|_| format!("{release:?}")).step(step)
 }
 
-fn program(answers: &Answers<'_>, whose: &str) -> Result<BpfProgram, StartError> {
+pub(crate) fn program(answers: &Answers<'_>, whose: &str) -> Result<BpfProgram, StartError> {
     let program = match assemble(answers) {
         Ok(program) if program.len() > LONGEST => {
             let length = program.len();
@@ -118,7 +118,7 @@ struct Chain<'a> {
 }
 
 /// The user's filter, on a kernel of this version.
-fn users(profile: &Profile, kernel: Kernel) -> Answers<'_> {
+pub(crate) fn users(profile: &Profile, kernel: Kernel) -> Answers<'_> {
     let there = |rule: &&Rule| {
         let new_enough = rule.since.is_none_or(|since| since <= kernel);
         new_enough && rule.before.is_none_or(|before| kernel < before)

@@ -49,14 +49,18 @@ impl Image {
 /// is where that can't be taken out.
 pub(super) fn read(path: &Path) -> Result<Image, Error> {
     let bytes = read_limited(path, LIMIT)?;
-    let not_a_kernel = |why| Error::NotAKernel { path: path.to_owned(), why };
+    parse(bytes, LIMIT).map_err(|why| Error::NotAKernel { path: path.to_owned(), why })
+}
+
+/// The kernel in a file's bytes, unpacked to `limit` bytes at most.
+pub(super) fn parse(bytes: Vec<u8>, limit: usize) -> Result<Image, &'static str> {
     if bytes.starts_with(&object::elf::ELFMAG) {
-        let release = check_elf(&bytes).map_err(not_a_kernel)?;
+        let release = check_elf(&bytes)?;
         return Ok(Image { format: KernelFormat::Elf, bytes, release });
     }
-    let setup = Setup::parse(&bytes).map_err(not_a_kernel)?;
-    let payload = setup.payload(&bytes).ok_or_else(|| not_a_kernel(CUT_SHORT))?;
-    let image = match decompress(payload, LIMIT) {
+    let setup = Setup::parse(&bytes)?;
+    let payload = setup.payload(&bytes).ok_or(CUT_SHORT)?;
+    let image = match decompress(payload, limit) {
         Ok(elf) => check_elf(&elf).ok().map(|release| (elf, release)),
         Err(_) => None,
     };

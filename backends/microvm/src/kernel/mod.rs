@@ -15,6 +15,8 @@ mod bundle;
 mod decompress;
 mod distribution;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod image;
 mod import;
 mod modules;

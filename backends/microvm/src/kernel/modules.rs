@@ -144,15 +144,15 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// What a module says of itself in its section `.modinfo`, in NUL-separated strings.
 #[derive(Default)]
-struct Info {
+pub(super) struct Info {
     /// The modules that it needs: `depends=a,b`.
-    depends: Vec<String>,
+    pub(super) depends: Vec<String>,
     /// The kernel that it was built for: the first word of `vermagic=`.
     release: Option<String>,
 }
 
 impl Info {
-    fn read(module: &[u8]) -> Result<Self, object::Error> {
+    pub(super) fn read(module: &[u8]) -> Result<Self, object::Error> {
         let elf = ElfFile64::<Endianness>::parse(module)?;
         let info = match elf.section_by_name(".modinfo") {
             Some(section) => section.data()?,

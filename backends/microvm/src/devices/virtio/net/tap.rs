@@ -73,7 +73,7 @@ pub struct Tap {
     file: File,
     offloads: bool,
     /// Not a tap but a socket, which a test has the other end of.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     fake: bool,
 }
 
@@ -126,7 +126,7 @@ impl Tap {
         let mut tap = Self {
             file,
             offloads: true,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             fake: false,
         };
         tap.offloads = tap.offload(OFFLOADS).is_ok();
@@ -135,8 +135,9 @@ impl Tap {
     }
 
     /// A socket that keeps packets apart, in a tap's place.
-    #[cfg(test)]
-    pub(super) fn fake(socket: std::os::unix::net::UnixDatagram) -> Self {
+    #[cfg(any(test, fuzzing))]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn fake(socket: std::os::unix::net::UnixDatagram) -> Self {
         socket.set_nonblocking(true).unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(socket));
         Self { file, offloads: true, fake: true }
@@ -165,7 +166,7 @@ impl Tap {
     }
 
     fn offload(&self, flags: libc::c_uint) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         if self.fake {
             return Ok(());
         }
