@@ -1,4 +1,4 @@
-//! Reads a kernel file straight into guest memory.
+//! Brings a kernel file into guest memory: mapped where that can be done, else read.
 
 use std::fs::File;
 
@@ -7,6 +7,7 @@ use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Address, GuestAddress, GuestMemoryMmap};
 
+use super::map::PageSource;
 use super::{Error, KernelFormat, layout};
 use crate::memory::low_end;
 
@@ -42,7 +43,9 @@ pub(super) fn load(
     format: KernelFormat,
 ) -> Result<Kernel, Error> {
     let kernel = match format {
-        KernelFormat::Elf => load_elf(memory, file)?,
+        KernelFormat::Elf => {
+            load_elf(memory, &mut PageSource::new(file).map_err(Error::ReadKernel)?)?
+        }
         KernelFormat::BzImage => load_bzimage(memory, file)?,
     };
     let low_end = low_end(memory);
@@ -52,7 +55,7 @@ pub(super) fn load(
     Ok(kernel)
 }
 
-fn load_elf(memory: &GuestMemoryMmap, file: &mut File) -> Result<Kernel, Error> {
+fn load_elf(memory: &GuestMemoryMmap, file: &mut PageSource<'_>) -> Result<Kernel, Error> {
     let lowest = Some(GuestAddress(layout::HIGH_MEMORY));
     let loaded = Elf::load(memory, None, file, lowest)
         .map_err(|source| Error::Kernel { format: "an ELF image", source })?;

@@ -5,6 +5,7 @@ mod initramfs;
 mod kernel;
 pub mod layout;
 pub(crate) mod longmode;
+mod map;
 mod params;
 
 use std::fmt;
@@ -67,6 +68,9 @@ pub enum Error {
         /// The loader's reason.
         source: linux_loader::loader::Error,
     },
+    /// The kernel file can't be looked at.
+    #[error("can't read the kernel")]
+    ReadKernel(#[source] io::Error),
     /// A bzImage without the 64-bit entry.
     #[error("the kernel has no 64-bit entry point")]
     No64BitEntry,
