@@ -136,6 +136,7 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     if let Some(typist) = typist.flatten() {
         typist.stop();
     }
+    vm.disconnect_interrupts();
     Ok(outcome?)
 }
 

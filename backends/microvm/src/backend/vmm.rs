@@ -29,7 +29,7 @@ use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 use nix::unistd::{Pid, getegid, geteuid, pipe2};
 use serde::{Deserialize, Serialize};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::jail;
 use super::share::{SHARE, Shared};
@@ -42,6 +42,10 @@ use crate::machine::{self, MachineConfig, Outcome};
 
 /// The most that the VMM says about its end, in bytes.
 const ENDING_LIMIT: u64 = 16 << 10;
+
+/// How long a VMM that was asked to end may take: it undoes in microseconds what takes the kernel
+/// milliseconds when a VMM is killed (docs/performance.md).
+const STOP_LIMIT: Duration = Duration::from_millis(250);
 
 /// One byte each way before the VMM touches anything.
 const HANDSHAKE: [u8; 1] = [b'.'];
@@ -104,6 +108,8 @@ pub(super) struct Vmm {
 pub(super) struct VmmProcess {
     child: Child,
     ending: UnixStream,
+    /// Written to ask it to end.
+    stop: EventFd,
     reaped: bool,
 }
 
@@ -131,6 +137,7 @@ struct Ends {
     agent: UnixStream,
     console: File,
     ending: UnixStream,
+    stop: EventFd,
     null: File,
 }
 
@@ -148,17 +155,19 @@ pub(super) fn launch(
         .map_err(channel("console"))?;
     agent.set_nonblocking(true).map_err(channel("agent channel"))?;
     let null = File::options().read(true).write(true).open("/dev/null");
+    let stop = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(channel("stop event"))?;
     let ends = Ends {
         agent: agent_inside,
         console: console_inside.into(),
         ending: ending_inside,
+        stop: stop.try_clone().map_err(channel("stop event"))?,
         null: null.map_err(channel("/dev/null"))?,
     };
     let maps_ids = !may_mount();
     let namespaces = namespaces(maps_ids);
     let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
         .map_err(LaunchError::Clone)?;
-    let process = VmmProcess { child, ending, reaped: false };
+    let process = VmmProcess { child, ending, stop, reaped: false };
     process.let_go(maps_ids)?;
     Ok(Vmm { process, agent, console: console.into() })
 }
@@ -208,8 +217,11 @@ impl VmmProcess {
     /// Ends and reaps it.
     pub(super) fn end(&mut self) {
         if !self.reaped {
-            // Both fail only for a process that is gone already.
-            let _ = self.child.signal(Signal::KILL);
+            // All fail only for a process that is gone already.
+            let _ = self.stop.write(1);
+            if !self.wait(STOP_LIMIT) {
+                let _ = self.child.signal(Signal::KILL);
+            }
             let _ = self.child.wait();
             self.reaped = true;
         }
@@ -246,12 +258,12 @@ fn map_own_ids(pid: Pid) -> Result<(), LaunchError> {
 
 /// All that the VMM's process does; its exit status is of no interest, its ending is.
 fn body(parts: Parts, ends: Ends, join: &JoinFiles) -> u8 {
-    let Ends { agent, console, mut ending, null } = ends;
-    let keep = [ending.as_raw_fd()];
+    let Ends { agent, console, mut ending, stop, null } = ends;
+    let keep = [ending.as_raw_fd(), stop.as_raw_fd()];
     let result = (|| {
         wait_for_go(&mut ending, join)?;
         confine(&parts, &[agent.as_raw_fd(), console.as_raw_fd()], &keep, null)?;
-        run(parts, agent, console)
+        run(parts, agent, console, stop)
     })();
     let text = serde_json::to_string(&result.unwrap_or_else(|error| failed(error.as_ref())));
     // Nobody may be left to hear it.
@@ -285,7 +297,7 @@ fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<
     Ok(jail::drop_rights()?)
 }
 
-fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure> {
+fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<Ending, Failure> {
     let devices: Vec<Box<dyn Device>> =
         vec![Box::new(Fs::new(SHARE_TAG, Path::new(SHARE))?), Box::new(Vsock::new(agent.into())?)];
     let config = MachineConfig {
@@ -299,7 +311,7 @@ fn run(parts: Parts, agent: UnixStream, console: File) -> Result<Ending, Failure
         devices,
         // Line by line, since the guest's console comes byte by byte.
         serial: Some(serial::Ends { output: Box::new(LineWriter::new(console)), input: None }),
-        stop: EventFd::new(0)?,
+        stop,
     };
     Ok(match machine::run(parts.kvm, config)? {
         Outcome::Stopped | Outcome::PoweredOff | Outcome::Halted => Ending::Off,
