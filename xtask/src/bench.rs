@@ -5,6 +5,7 @@
 
 mod build;
 mod container;
+mod files;
 mod guest;
 mod kernel;
 mod oci;
@@ -13,6 +14,7 @@ mod report;
 mod start;
 mod throughput;
 mod vm;
+mod watch;
 
 use anyhow::Result;
 use std::process::ExitCode;

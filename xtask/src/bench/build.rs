@@ -15,6 +15,8 @@ const BARE: &[&str] = &["-nostdlib"];
 
 pub(super) const TRUE: Program = Program("true", include_str!("programs/true.c"), BARE);
 pub(super) const GUEST: Program = Program("guest", include_str!("programs/guest.c"), BARE);
+pub(super) const IDLE: Program = Program("idle", include_str!("programs/idle.c"), BARE);
+pub(super) const FILES: Program = Program("files", include_str!("programs/files.c"), &[]);
 pub(super) const LAUNCH: Program = Program("launch", include_str!("programs/launch.c"), &[]);
 pub(super) const IO: Program = Program("io", include_str!("programs/io.c"), &[]);
 pub(super) const FLOOR: Program = Program("floor", include_str!("programs/floor.c"), &[]);
@@ -64,14 +66,6 @@ pub(super) fn rootfs(room: &Path) -> Result<PathBuf> {
 /// The reason in one line; cargo has shown the rest.
 pub(super) fn moat() -> Result<PathBuf> {
     cargo(&["--package", "moat", "--bin", "moat"], "moat")
-}
-
-/// Builds the bare VMM: no jail, no agent, no shared directory.
-///
-/// # Errors
-/// As [`moat`].
-pub(super) fn bare_vmm() -> Result<PathBuf> {
-    cargo(&["--package", "moat-microvm", "--example", "boot"], "boot")
 }
 
 fn cargo(what: &[&str], name: &str) -> Result<PathBuf> {

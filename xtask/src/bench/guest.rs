@@ -7,33 +7,53 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::report::{Figures, Outcome, Row, quantile};
+use super::{files, watch};
 
-pub(super) const MEMORY_MIB: u32 = 256;
+/// The guest's memory, in a row's name where it is another.
+pub(super) const MEMORY_MIB: u64 = 256;
+const LARGE_MIB: u64 = 1024;
+/// What a workload gets of a guest of `MEMORY_MIB`: moat adds 96 MiB and 1/64 for its kernel.
+pub(super) const WORKLOAD_MIB: u32 = 156;
 
 // The rows.
 pub(super) const QEMU: &str = "QEMU microvm";
-pub(super) const VMM: &str = "moat's VMM alone";
+pub(super) const VMM: &str = "moat microvm boot";
+pub(super) const VMM_LARGE: &str = "moat microvm boot, 1 GiB";
 pub(super) const MOAT_VM: &str = "moat run, vm";
+pub(super) const MOAT_IDLE: &str = "moat run, vm, idle";
 pub(super) const MOAT_CONTAINER: &str = "moat run, container";
+pub(super) const BED_FILES: &str = "files, the bed itself";
+pub(super) const VM_FILES: &str = "files, moat run, vm";
+/// All that need moat, and those that need its guest kernel in its store.
+pub(super) const MOATS: [&str; 6] = [VMM, VMM_LARGE, MOAT_VM, MOAT_IDLE, MOAT_CONTAINER, VM_FILES];
+pub(super) const MOAT_VMS: [&str; 3] = [MOAT_VM, MOAT_IDLE, VM_FILES];
 
 // What is in the room.
 pub(super) const XTASK: &str = "xtask";
 pub(super) const KERNEL: &str = "vmlinux";
 pub(super) const INITRAMFS: &str = "initramfs";
 pub(super) const QEMU_DIRECTORY: &str = "qemu";
-pub(super) const VMM_FILE: &str = "vmm";
 pub(super) const MOAT_FILE: &str = "moat";
 pub(super) const SPEC: &str = "moat.toml";
+pub(super) const IDLE_SPEC: &str = "idle.toml";
+pub(super) const FILES_SPEC: &str = "files.toml";
+/// `programs/files.c`, on the bed's side; and what it reads, made in the bed.
+pub(super) const FILES: &str = "files";
+pub(super) const TREE: &str = "shared";
 pub(super) const DATA: &str = "data";
 
 /// What `programs/guest.c` writes.
 const LINE: &str = "bench: the guest's first line";
 
 /// QEMU's guest is told what moat tells its own, as far as it makes a start faster.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests";
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests \
+                       random.trust_cpu=on percpu_alloc=page noreplace-smp";
+
+/// How long a workload that waits has waited when its memory is looked at.
+const SETTLE: Duration = Duration::from_millis(500);
 
 const BED: &str = "/run/bed";
 /// In memory, in the bed.
@@ -54,8 +74,13 @@ pub(super) struct Args {
 /// How far a contender is measured.
 #[derive(Clone, Copy)]
 enum Until {
-    FirstLine,
+    /// The guest's first line, in so many MiB of guest memory.
+    FirstLine(u64),
     Exit,
+    /// The workload's first line, and a while more.
+    Idle,
+    /// The exit of `programs/files.c`, which says how long it took. Once.
+    Files,
 }
 
 struct Contender {
@@ -79,14 +104,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     tool(&["cp", "-a", "/etc", &etc])?;
     tool(&["mount", "--bind", &etc, "/etc"])?;
     let hot = Path::new(HOT);
-    let contenders: Vec<Contender> = contenders(args.discovery == "acpi")
-        .into_iter()
-        .filter(|one| hot.join(one.file).exists())
-        .collect();
+    tool(&["mount", "-t", "debugfs", "none", "/sys/kernel/debug"])?;
+    files::make(&Path::new(HOT).join(TREE))?;
+    let contenders: Vec<Contender> =
+        contenders(&args.discovery).into_iter().filter(|one| hot.join(one.file).exists()).collect();
     let mut outcomes: Vec<Result<Vec<Figures>>> = contenders.iter().map(|_| Ok(vec![])).collect();
     for round in 0..=args.rounds {
         for (contender, outcome) in contenders.iter().zip(&mut outcomes) {
             let Ok(starts) = outcome else { continue };
+            if matches!(contender.until, Until::Files) && round > 1 {
+                continue;
+            }
             match start(contender) {
                 Ok(figures) if round > 0 => starts.push(figures),
                 Ok(_) => {}
@@ -117,12 +145,18 @@ fn tool(line: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn contenders(acpi: bool) -> [Contender; 4] {
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let hot = |file: &str| format!("{HOT}/{file}");
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+fn hot(file: &str) -> String {
+    format!("{HOT}/{file}")
+}
+
+fn qemu(acpi: bool) -> Vec<String> {
     // The clock too that QEMU's tables promise: a kernel with ACPI looks for it for a second.
     let with = if acpi { "on" } else { "off" };
-    let qemu = words(&format!(
+    let mut args = words(&format!(
         "-M microvm,acpi={with},x-option-roms=off,rtc={with} -accel kvm -cpu host -smp 1 \
          -m {MEMORY_MIB} -nodefaults -no-user-config -display none -no-reboot -serial stdio -L {} \
          -kernel {} -initrd {} -append",
@@ -130,46 +164,58 @@ fn contenders(acpi: bool) -> [Contender; 4] {
         hot(KERNEL),
         hot(INITRAMFS)
     ));
-    let qemu = qemu.into_iter().chain([CMDLINE.to_owned()]);
-    let vmm = words(&format!(
-        "{} --initramfs {} --memory {MEMORY_MIB} --vcpus 1{} --cmdline",
+    args.push(CMDLINE.to_owned());
+    args
+}
+
+fn bare(discovery: &str, memory_mib: u64) -> Vec<String> {
+    // Told, since finding out means reading the whole kernel: moat's store knows it too.
+    words(&format!(
+        "microvm boot --kernel {} --discovery {discovery} --initramfs {} \
+         --memory {memory_mib}MiB --cmdline quiet",
         hot(KERNEL),
-        hot(INITRAMFS),
-        if acpi { " --acpi" } else { "" }
-    ));
-    let vmm = vmm.into_iter().chain(["quiet".to_owned()]);
-    let moat = |isolation: &str| words(&format!("run --isolation {isolation} {}", hot(SPEC)));
-    [
+        hot(INITRAMFS)
+    ))
+}
+
+fn contenders(discovery: &str) -> Vec<Contender> {
+    let moat =
+        |isolation: &str, spec: &str| words(&format!("run --isolation {isolation} {}", hot(spec)));
+    let moats = |name, args, until, note| Contender { name, file: MOAT_FILE, args, until, note };
+    let alone = Some("no jail, no shared directory, no agent channel, as QEMU above");
+    let whole =
+        Some("`moat run --isolation vm SPEC` to the exit of `true`: jail, shared root and all");
+    vec![
         Contender {
             name: QEMU,
             file: "qemu/qemu-system-x86_64",
-            args: qemu.collect(),
-            until: Until::FirstLine,
+            args: qemu(discovery == "acpi"),
+            until: Until::FirstLine(MEMORY_MIB),
             note: None,
         },
+        moats(VMM, bare(discovery, MEMORY_MIB), Until::FirstLine(MEMORY_MIB), alone),
+        moats(VMM_LARGE, bare(discovery, LARGE_MIB), Until::FirstLine(LARGE_MIB), None),
+        moats(MOAT_VM, moat("vm", SPEC), Until::Exit, whole),
+        moats(
+            MOAT_IDLE,
+            moat("vm", IDLE_SPEC),
+            Until::Idle,
+            Some("memory of moat, its VMM and the guest, once its workload waits"),
+        ),
+        moats(
+            MOAT_CONTAINER,
+            moat("container", SPEC),
+            Until::Exit,
+            Some("the same with `--isolation container`"),
+        ),
         Contender {
-            name: VMM,
-            file: VMM_FILE,
-            args: vmm.collect(),
-            until: Until::FirstLine,
-            note: Some("no jail, no shared directory, no agent channel, as QEMU above"),
+            name: BED_FILES,
+            file: FILES,
+            args: vec![hot(TREE)],
+            until: Until::Files,
+            note: Some("1 GiB read from its start to its end; 50,000 files looked at; cold"),
         },
-        Contender {
-            name: MOAT_VM,
-            file: MOAT_FILE,
-            args: moat("vm"),
-            until: Until::Exit,
-            note: Some(
-                "`moat run --isolation vm SPEC` to the exit of `true`: jail, shared root and all",
-            ),
-        },
-        Contender {
-            name: MOAT_CONTAINER,
-            file: MOAT_FILE,
-            args: moat("container"),
-            until: Until::Exit,
-            note: Some("the same with `--isolation container`"),
-        },
+        moats(VM_FILES, moat("vm", FILES_SPEC), Until::Files, None),
     ]
 }
 
@@ -186,30 +232,61 @@ fn start(contender: &Contender) -> Result<Figures> {
     let begun = Instant::now();
     let mut child = command.spawn().context(contender.file)?;
     let figures = match contender.until {
-        Until::FirstLine => first_line(&mut child, begun),
+        Until::FirstLine(memory_mib) => first_line(&mut child, begun, memory_mib),
+        Until::Idle => idle(&mut child),
         Until::Exit => return to_exit(child, begun),
+        Until::Files => return to_files(child),
     };
     let _ = child.kill();
     let output = child.wait_with_output().context("wait")?;
     figures.with_context(|| last_word(&output.stderr))
 }
 
-/// Until the guest has written its line; then what the VMM has in memory besides the guest's own.
-fn first_line(child: &mut Child, begun: Instant) -> Result<Figures> {
+/// Reads what is written until it contains `line`.
+fn await_line(child: &mut Child, line: &str) -> Result<()> {
     let mut stdout = child.stdout.take().context("no standard output")?;
     let mut console = Vec::new();
     let mut block = [0; 4096];
-    while !String::from_utf8_lossy(&console).contains(LINE) {
+    while !String::from_utf8_lossy(&console).contains(line) {
         let count = stdout.read(&mut block).context("console")?;
         ensure!(count > 0, "the guest never wrote its line, but began {:?}", head(&console));
         console.extend_from_slice(&block[..count]);
     }
+    // Whoever writes more must not be stopped by it.
+    std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    Ok(())
+}
+
+/// Until the guest has written its line; then the exits that it took, and what the VMM has in
+/// memory besides the guest's own.
+fn first_line(child: &mut Child, begun: Instant, memory_mib: u64) -> Result<Figures> {
+    await_line(child, LINE)?;
     let elapsed = begun.elapsed();
+    let exits = watch::exits()?;
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", child.id())).context("smaps")?;
     Ok(Figures::from([
         ("first_line_ms".to_owned(), elapsed.as_secs_f64() * 1e3),
-        ("overhead_mib".to_owned(), overhead_mib(&smaps)?),
+        ("io_exits".to_owned(), exits),
+        ("overhead_mib".to_owned(), watch::overhead_mib(&smaps, memory_mib)?),
     ]))
+}
+
+/// What all of moat has in memory while its workload waits.
+fn idle(child: &mut Child) -> Result<Figures> {
+    await_line(child, "idle")?;
+    std::thread::sleep(SETTLE);
+    let figures = Figures::from([("idle_mib".to_owned(), watch::family_mib(child.id())?)]);
+    // moat takes the machine apart.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    child.wait()?;
+    Ok(figures)
+}
+
+fn to_files(child: Child) -> Result<Figures> {
+    let output = child.wait_with_output().context("wait")?;
+    ensure!(output.status.success(), "{}: {}", output.status, last_word(&output.stderr));
+    files::figures(&String::from_utf8_lossy(&output.stdout))
 }
 
 fn to_exit(child: Child, begun: Instant) -> Result<Figures> {
@@ -217,26 +294,6 @@ fn to_exit(child: Child, begun: Instant) -> Result<Figures> {
     let elapsed = begun.elapsed();
     ensure!(output.status.success(), "{}: {}", output.status, last_word(&output.stderr));
     Ok(Figures::from([("exit_ms".to_owned(), elapsed.as_secs_f64() * 1e3)]))
-}
-
-/// What is resident (proc_pid_smaps(5)) but not in the one mapping that is the guest's memory,
-/// which is known by its size.
-fn overhead_mib(smaps: &str) -> Result<f64> {
-    let guest = MEMORY_MIB * 1024;
-    let (mut size, mut guests, mut overhead) = (0, 0, 0);
-    for line in smaps.lines() {
-        let kib = |key: &str| -> Option<u32> {
-            line.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse().ok()
-        };
-        if let Some(kib) = kib("Size:") {
-            size = kib;
-            guests += u32::from(size == guest);
-        } else if let Some(kib) = kib("Rss:").filter(|_| size != guest) {
-            overhead += kib;
-        }
-    }
-    ensure!(guests == 1, "{guests} mappings of {MEMORY_MIB} MiB, where the guest's is the one");
-    Ok(f64::from(overhead) / 1024.0)
 }
 
 fn medians(starts: &[Figures]) -> Figures {
@@ -260,15 +317,6 @@ fn head(console: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn overhead_leaves_out_the_guest_alone() {
-        let smaps = "7f00-7f01 rw-p 0 0\nSize: 262144 kB\nRss: 30000 kB\nPss: 30000 kB\n\
-                     8000-8001 rw-p 0 0\nSize: 2048 kB\nRss: 1024 kB\n\
-                     9000-9001 rw-p 0 0\nSize: 8192 kB\nRss: 512 kB\n";
-        assert_eq!(overhead_mib(smaps).unwrap(), 1.5);
-        assert!(overhead_mib("Size: 8 kB\nRss: 8 kB\n").is_err());
-    }
 
     #[test]
     fn medians_are_of_each_column() {

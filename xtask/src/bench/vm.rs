@@ -24,9 +24,6 @@ pub(super) struct Args {
     /// Measure this moat instead of building one
     #[arg(long, value_name = "FILE")]
     moat: Option<PathBuf>,
-    /// Measure this VMM (moat-microvm's example `boot`) instead of building one
-    #[arg(long, value_name = "FILE")]
-    vmm: Option<PathBuf>,
     /// Keep the machine's kernel log in this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -34,12 +31,18 @@ pub(super) struct Args {
     format: Format,
 }
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 11] = [
     Column("first_line_ms", 1),
     Column("to_qemu", 2),
     Column("overhead_mib", 1),
     Column("overhead_to_qemu", 2),
+    Column("io_exits", 0),
     Column("exit_ms", 1),
+    Column("idle_mib", 1),
+    Column("read_ms", 0),
+    Column("read_to_bed", 2),
+    Column("walk_ms", 0),
+    Column("walk_to_bed", 2),
 ];
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -55,6 +58,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }));
     compare(&mut rows, guest::QEMU, "first_line_ms", "to_qemu");
     compare(&mut rows, guest::QEMU, "overhead_mib", "overhead_to_qemu");
+    compare(&mut rows, guest::BED_FILES, "read_ms", "read_to_bed");
+    compare(&mut rows, guest::BED_FILES, "walk_ms", "walk_to_bed");
     let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed(_)));
     let report = Report {
         benchmark: "vm",
@@ -82,10 +87,6 @@ fn prepare(room: &Path, args: &Args) -> Result<(Kernel, Absent)> {
     copy(&own, &room.join(guest::XTASK))?;
     initramfs(room)?;
     qemu(&room.join(guest::QEMU_DIRECTORY))?;
-    match args.vmm.clone().map_or_else(build::bare_vmm, Ok) {
-        Ok(file) => copy(&file, &room.join(guest::VMM_FILE))?,
-        Err(error) => absent.push((guest::VMM, format!("{error:#}"))),
-    }
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
     let kernel = match (&args.kernel, &moat) {
         (Some(file), _) => Kernel::file(file),
@@ -98,23 +99,38 @@ fn prepare(room: &Path, args: &Args) -> Result<(Kernel, Absent)> {
             copy(&moat, &room.join(guest::MOAT_FILE))?;
             workload(room)?;
             if let Err(error) = kernel.install(&moat, &room.join(guest::DATA)) {
-                absent.push((guest::MOAT_VM, format!("{error:#}")));
+                let why = format!("{error:#}");
+                absent.extend(guest::MOAT_VMS.map(|row| (row, why.clone())));
             }
         }
         Err(error) => {
             let why = format!("{error:#}");
-            absent.extend([guest::MOAT_VM, guest::MOAT_CONTAINER].map(|row| (row, why.clone())));
+            absent.extend(guest::MOATS.map(|row| (row, why.clone())));
         }
     }
     Ok((kernel, absent))
 }
 
-/// What moat runs: `true` on a root that is in the bed's memory too.
+/// What moat runs: `true`, one that waits and one that reads files, on a root that is in the bed's
+/// memory too.
 fn workload(room: &Path) -> Result<()> {
-    build::rootfs(room)?;
-    let spec = peers::spec(&format!("{}/rootfs", guest::HOT), guest::MEMORY_MIB, "");
-    let target = room.join(guest::SPEC);
-    fs::write(&target, spec).with_context(|| target.display().to_string())
+    let root = build::rootfs(room)?;
+    build::IDLE.compile(&root.join("bin"))?;
+    fs::copy(build::FILES.compile(room)?, root.join("bin/files")).context("files")?;
+    fs::create_dir(root.join(guest::TREE)).context("mount point")?;
+    let root = format!("{}/rootfs", guest::HOT);
+    let spec = peers::spec(&root, guest::WORKLOAD_MIB, "");
+    let run = |command: &str| spec.replace("\"/bin/true\"", command);
+    let (hot, tree) = (guest::HOT, guest::TREE);
+    let volume = format!("volumes = [\"{hot}/{tree}:/{tree}:ro\"]\nhostname");
+    let files = run(&format!("\"/bin/files\", \"/{tree}\"")).replace("hostname", &volume);
+    let specs =
+        [(guest::IDLE_SPEC, run("\"/bin/idle\"")), (guest::FILES_SPEC, files), (guest::SPEC, spec)];
+    for (name, text) in specs {
+        let target = room.join(name);
+        fs::write(&target, text).with_context(|| target.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn initramfs(room: &Path) -> Result<()> {
@@ -150,7 +166,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn in_bed(room: &Path, kernel: &Kernel, args: &Args) -> Result<Vec<Row>> {
     let xtask = room.join(guest::XTASK);
     let mut command = Command::new(&xtask);
-    command.args(["bed", "--deterministic", "--timeout", "1500", "--boot-timeout", "180"]);
+    command.args(["bed", "--deterministic", "--timeout", "3000", "--boot-timeout", "180"]);
     if let Some(log) = &args.log {
         command.arg("--log").arg(log);
     }
