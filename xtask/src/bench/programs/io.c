@@ -18,12 +18,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DISK (256L << 20)
+#define DISK (64L << 20)
 #define BLOCK (1L << 20)
 #define PAGE 4096
-#define SMALL 4096
-#define STREAM (256L << 20)
-#define CALLS 2000
+#define SMALL 2000
+#define STREAM (64L << 20)
+#define CALLS 1000
 #define PORT 5001
 #define SERVER "192.0.2.1"
 

@@ -47,11 +47,11 @@ pub(in super::super) fn run(args: &Args) -> Result<ExitCode> {
 /// A file on a filesystem as hosts have it, all of it in memory.
 fn disk() -> Result<()> {
     for line in [
-        format!("truncate -s 700M {HOT}/image"),
+        format!("truncate -s 300M {HOT}/image"),
         format!("mkfs.ext4 -q -F {HOT}/image"),
         format!("mkdir {HOT}/mount"),
         format!("mount -o loop {HOT}/image {HOT}/mount"),
-        format!("dd if=/dev/zero of={HOT}/mount/disk bs=1M count=256 status=none"),
+        format!("dd if=/dev/zero of={HOT}/mount/disk bs=1M count=64 status=none"),
         "sync".to_owned(),
     ] {
         tool(&line)?;

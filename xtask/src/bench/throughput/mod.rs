@@ -63,8 +63,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed(_)));
     let report = Report {
         benchmark: "io",
-        method: "1 vCPU, 256 MiB; a file of 256 MiB on ext4, in the host's memory, past the \
-                 guest's page cache, in pieces of 1 MiB in order and of 4 KiB anywhere; 256 MiB \
+        method: "1 vCPU, 256 MiB; a file of 64 MiB on ext4, in the host's memory, past the \
+                 guest's page cache, in pieces of 1 MiB in order and of 4 KiB anywhere; 64 MiB \
                  over TCP by a tap, and by a veth to a network namespace, and calls of one byte \
                  each way; by the clock of the deterministic bed"
             .to_owned(),
