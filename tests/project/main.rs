@@ -4,5 +4,6 @@
 mod arrows;
 mod contenders;
 mod documents;
+mod fuzzing;
 mod readme;
 mod specs;
