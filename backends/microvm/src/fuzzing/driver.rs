@@ -152,6 +152,10 @@ impl Driver {
         (start, start + AVAILABLE, start + USED)
     }
 
+    pub(crate) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
     /// Tells the device where a queue is.
     pub(crate) fn place(&mut self, queue: usize, (descriptors, available, used): (u64, u64, u64)) {
         self.write(register::QUEUE_SEL, u32::try_from(queue).unwrap_or_default());

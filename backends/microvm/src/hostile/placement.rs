@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::registers::devices;
 use super::{ask, ends, guarded_share, is_well};
 use crate::fuzzing::driver::{
     Driver, HIGH, HIGH_SIZE, LIVE, LOW, NEEDS_RESET, NEXT, WRITE, register,
 };
-use crate::fuzzing::fs::{REQUEST_QUEUE, init};
+use crate::fuzzing::fs::{REQUEST_QUEUE, Surroundings, init};
 
 /// How long a device that may spin is watched.
 const WATCHED: Duration = Duration::from_millis(50);
@@ -63,6 +64,35 @@ fn queues_on_top_of_each_other_can_be_reset() {
                 around.check(&driver.memory);
             });
         }
+    }
+}
+
+/// The same for every queue of every device, by the worst of these places: what the device counts as
+/// given back is what the driver counts as made available.
+#[test]
+fn no_device_lets_a_queue_that_feeds_itself_hold_it() {
+    let around = Surroundings::new();
+    for device in devices(&around) {
+        ends(move || {
+            let mut driver = Driver::new(device);
+            let features = driver.offered();
+            for fed in 0..driver.queues() {
+                driver.negotiate(features);
+                for queue in 0..driver.queues() {
+                    let (descriptors, available, used) = Driver::rings(queue);
+                    let used = if queue == fed { available } else { used };
+                    driver.place(queue, (descriptors, available, used));
+                }
+                driver.push(fed, &[(0x8000, 64, NEXT, 0), (0x9000, 200, WRITE, 0)]);
+                driver.write(register::STATUS, LIVE);
+                driver.kick(fed);
+                std::thread::sleep(WATCHED);
+                driver.reset();
+            }
+            driver.start(features);
+            assert_eq!(driver.status(), LIVE);
+            driver.transport.stop();
+        });
     }
 }
 

@@ -22,7 +22,7 @@ use crate::fuzzing::files::scratch;
 use crate::fuzzing::fs::Surroundings;
 
 /// Every device that a machine can have.
-fn devices(around: &Surroundings) -> Vec<Box<dyn Device>> {
+pub(super) fn devices(around: &Surroundings) -> Vec<Box<dyn Device>> {
     let (agent, _) = UnixStream::pair().unwrap();
     let (tap, _) = UnixDatagram::pair().unwrap();
     let disk = Disk::new(scratch(&[0; 4096]), &DiskOptions::default()).unwrap();

@@ -148,7 +148,8 @@ impl Balloon {
     /// next (5.5.6.3).
     fn take_statistics(&self, ring: &mut Ring, held: &mut Option<u16>) -> Result<(), Broken> {
         ring.clear_kick();
-        while let Some(chain) = ring.take()? {
+        for _ in 0..BATCH {
+            let Some(chain) = ring.take()? else { return Ok(()) };
             if let Some(unexpected) = held.replace(chain.head_index()) {
                 // A driver has one buffer; another one is news of the same.
                 ring.give_back(unexpected, 0)?;
@@ -157,7 +158,8 @@ impl Balloon {
             let mut last = self.handle.statistics.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some(Statistics::read(reader));
         }
-        Ok(())
+        // A driver that adds them as fast as they are taken must not keep us from the stop signal.
+        Ok(ring.kick_again()?)
     }
 }
 
