@@ -275,8 +275,15 @@ impl Case {
             .lines()
             .map(|path| path.rsplit('/').next().unwrap_or(path))
             .filter(|name| {
-                !["runtime", "moat", "instances", "probe-container.json", "probe-microvm.json"]
-                    .contains(name)
+                ![
+                    "runtime",
+                    "moat",
+                    "instances",
+                    "living.lock",
+                    "probe-container.json",
+                    "probe-microvm.json",
+                ]
+                .contains(name)
             })
             .collect();
         ensure!(unknown.is_empty(), "files are left: {unknown:?}");

@@ -9,6 +9,7 @@ pub mod dirs;
 pub mod fuzzing;
 pub mod idmap;
 pub mod label;
+mod living;
 mod lock;
 pub mod machine;
 pub mod mountinfo;

@@ -27,11 +27,7 @@ pub(crate) fn take(file: &File) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn try_take(file: &File) -> io::Result<bool> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file()?)) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    try_take_range(file, whole_file()?)
 }
 
 /// Whether somebody has the lock.
@@ -39,9 +35,40 @@ pub(crate) fn try_take(file: &File) -> io::Result<bool> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn is_taken(file: &File) -> io::Result<bool> {
-    let mut found = whole_file()?;
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
-    Ok(libc::c_int::from(found.l_type) != libc::F_UNLCK)
+    is_range_taken(file, whole_file()?)
+}
+
+/// As [`try_take`], of one byte of the file, whether it has so many or not.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn try_take_byte(file: &File, at: i64) -> io::Result<bool> {
+    try_take_range(file, byte(at)?)
+}
+
+/// As [`is_taken`], of one byte.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn is_byte_taken(file: &File, at: i64) -> io::Result<bool> {
+    is_range_taken(file, byte(at)?)
+}
+
+fn try_take_range(file: &File, range: libc::flock) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn is_range_taken(file: &File, mut range: libc::flock) -> io::Result<bool> {
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut range))?;
+    Ok(libc::c_int::from(range.l_type) != libc::F_UNLCK)
+}
+
+fn byte(at: i64) -> nix::Result<libc::flock> {
+    Ok(libc::flock { l_start: at, l_len: 1, ..whole_file()? })
 }
 
 fn whole_file() -> nix::Result<libc::flock> {

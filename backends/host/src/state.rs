@@ -21,6 +21,7 @@ use moat_core::policy::Decision;
 use moat_core::spec::{Bytes, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::living::{self, Living};
 use crate::lock;
 use crate::process::ProcessId;
 
@@ -84,6 +85,7 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> StateE
 /// The instances of one runtime directory.
 #[derive(Debug, Clone)]
 pub struct Store {
+    runtime: PathBuf,
     instances: PathBuf,
 }
 
@@ -98,7 +100,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(failed(&instances, "made")(error))
             }
-            _ => Ok(Self { instances }),
+            _ => Ok(Self { runtime: runtime.to_owned(), instances }),
         }
     }
 
@@ -112,6 +114,7 @@ impl Store {
         let begun = FileJournal::claim(&dir).and_then(|mut journal| {
             journal.append(header)?;
             FaultPoint::HeaderWritten.reached();
+            journal._living = living::announce(&self.runtime, &header.id);
             Ok(journal)
         });
         begun.inspect_err(|_| {
@@ -154,8 +157,13 @@ impl Store {
     /// When the directory can't be read.
     pub fn orphans(&self) -> Result<impl Iterator<Item = Orphan>, StateError> {
         let entries = fs::read_dir(&self.instances).map_err(failed(&self.instances, "read"))?;
+        let living = Living::look(&self.runtime);
         // One that can't be looked at now is found by a later moat.
-        Ok(entries.filter_map(|entry| Orphan::claim(entry.ok()?.path()).ok()?))
+        Ok(entries.filter_map(move |entry| {
+            let entry = entry.ok()?;
+            let lives = entry.file_name().to_str().is_some_and(|name| living.has(name));
+            if lives { None } else { Orphan::claim(entry.path()).ok()? }
+        }))
     }
 }
 
@@ -276,6 +284,8 @@ impl Found {
 pub struct FileJournal {
     dir: PathBuf,
     file: File,
+    /// Spares others a look at this one's lock.
+    _living: Option<File>,
 }
 
 impl FileJournal {
@@ -295,7 +305,7 @@ impl FileJournal {
             lock::take(&file).map_err(failed(&path, "locked"))?;
             FaultPoint::JournalLocked.reached();
             if file.metadata().map_err(failed(&path, "read"))?.nlink() > 0 {
-                return Ok(Self { dir: dir.to_owned(), file });
+                return Ok(Self { dir: dir.to_owned(), file, _living: None });
             }
         }
     }
@@ -403,6 +413,16 @@ mod tests {
         let _living = store.begin(&header("aaaaaaaaaaaa", monitor)).unwrap();
         assert!(orphans(&store).is_empty());
         assert!(store.list().unwrap()[0].owned);
+    }
+
+    #[test]
+    fn one_known_to_live_is_not_looked_into() {
+        let (runtime, store) = store();
+        drop(begin(&store, "aaaaaaaaaaaa"));
+        let known = living::announce(runtime.path(), "aaaaaaaaaaaa");
+        assert!(orphans(&store).is_empty());
+        drop(known);
+        assert_eq!(orphans(&store).len(), 1);
     }
 
     #[test]
