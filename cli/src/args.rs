@@ -9,6 +9,8 @@ use moat_core::spec::{Bytes, GuestPath, Level, Trust, User, ValueError};
 use moat_microvm::boot::Discovery;
 use tracing_subscriber::filter::Targets;
 
+use crate::deferred::Deferred;
+
 /// Runs a workload, declared once, in a container or in a micro-VM.
 #[derive(Debug, Parser)]
 #[command(name = "moat", version, propagate_version = true, arg_required_else_help = true)]
@@ -59,32 +61,32 @@ pub(crate) enum Verb {
         moat run specs/hello.toml --isolation vm    the same, behind a micro-VM\n  \
         moat run -- make test                       no file: this directory mounted, the host's \
         root copy-on-write")]
-    Run(Run),
+    Run(Deferred<Run>),
     /// Start one more process in a running workload, and wait for its end
     #[command(after_help = "Examples:\n  \
         moat exec web -- ps                         a command in the workload `web`\n  \
         moat exec -e DEBUG=1 -u 1000 web -- sh      as another user, on a terminal if moat has one")]
-    Exec(Exec),
+    Exec(Deferred<Exec>),
     /// List the workloads that run
     Ps,
     /// Tell what a running workload uses: processor, memory, processes, block devices
-    Stats(Stats),
+    Stats(Deferred<Stats>),
     /// Stop all processes of a running workload where they are
-    Pause(Named),
+    Pause(Deferred<Named>),
     /// Let a paused workload go on
-    Resume(Named),
+    Resume(Deferred<Named>),
     /// Show what would be decided for each workload, and why; touches nothing
-    Explain(Explain),
+    Explain(Deferred<Explain>),
     /// Try what this host can run, and say what to do about what it can't
     Doctor,
     /// Print the spec's JSON Schema, for editors
     Schema,
     /// Install, import, build and list the guest kernels that micro-VMs boot
     #[command(subcommand)]
-    Kernel(Kernel),
+    Kernel(Deferred<Kernel>),
     /// The bare VMM, for those who want just that
     #[command(subcommand)]
-    Microvm(Microvm),
+    Microvm(Deferred<Microvm>),
 }
 
 /// Which workload, and how it is to be isolated.

@@ -6,6 +6,7 @@ mod args;
 mod console;
 mod control;
 mod decision;
+mod deferred;
 #[cfg(debug_assertions)]
 mod fault_point;
 mod host;
@@ -30,6 +31,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use crate::args::{Cli, Format, Verb};
+use crate::deferred::Deferred;
 use crate::output::Output;
 
 /// How a verb fails.
@@ -61,17 +63,17 @@ fn main() -> ExitCode {
         log_to_stderr(targets);
     }
     let status = match cli.verb {
-        Verb::Run(run) => verbs::run::run(output, &run),
-        Verb::Exec(exec) => verbs::exec::exec(output, &exec),
+        Verb::Run(Deferred(run)) => verbs::run::run(output, &run),
+        Verb::Exec(Deferred(exec)) => verbs::exec::exec(output, &exec),
         Verb::Ps => verbs::ps::ps(output),
-        Verb::Stats(stats) => verbs::stats::stats(output, &stats),
-        Verb::Pause(named) => verbs::pause::pause(output, &named),
-        Verb::Resume(named) => verbs::resume::resume(output, &named),
-        Verb::Explain(explain) => verbs::explain::explain(output, &explain),
+        Verb::Stats(Deferred(stats)) => verbs::stats::stats(output, &stats),
+        Verb::Pause(Deferred(named)) => verbs::pause::pause(output, &named),
+        Verb::Resume(Deferred(named)) => verbs::resume::resume(output, &named),
+        Verb::Explain(Deferred(explain)) => verbs::explain::explain(output, &explain),
         Verb::Doctor => verbs::doctor::doctor(output),
         Verb::Schema => verbs::schema::schema(output),
-        Verb::Kernel(kernel) => verbs::kernel::kernel(output, &kernel),
-        Verb::Microvm(microvm) => verbs::microvm::microvm(output, &microvm),
+        Verb::Kernel(Deferred(kernel)) => verbs::kernel::kernel(output, &kernel),
+        Verb::Microvm(Deferred(microvm)) => verbs::microvm::microvm(output, &microvm),
     };
     ExitCode::from(status.unwrap_or_else(|failure| report(output, &failure)))
 }
