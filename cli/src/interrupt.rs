@@ -2,10 +2,11 @@
 //! back, the work is undone, and moat then ends as it was asked to.
 
 use moat_core::diagnose::{Code, Fault};
-use moat_host::procfs;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::disposition::is_ignored;
 
 /// Those that a terminal or a service manager sends to end a program.
 const ENDING: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
@@ -55,10 +56,7 @@ impl Drop for Interrupt {
 }
 
 /// The signals that whoever started moat wants ignored, as nohup(1) does: held back, they would be
-/// seen all the same (`SigIgn` of proc_pid_status(5): a bit each, the lowest for signal 1).
+/// seen all the same.
 pub(crate) fn ignored() -> SigSet {
-    let status = procfs::read("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    Signal::iterator().filter(|signal| mask & (1 << (*signal as i32 - 1)) != 0).collect()
+    Signal::iterator().filter(|signal| is_ignored(*signal)).collect()
 }

@@ -7,6 +7,7 @@ mod console;
 mod control;
 mod decision;
 mod deferred;
+mod disposition;
 #[cfg(debug_assertions)]
 mod fault_point;
 mod host;
