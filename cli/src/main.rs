@@ -1,6 +1,7 @@
 //! The moat command.
 
 #![deny(unsafe_code)]
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 mod args;
 mod console;
@@ -8,6 +9,8 @@ mod control;
 mod decision;
 mod deferred;
 mod disposition;
+#[cfg(all(target_env = "gnu", not(test)))]
+mod entry;
 #[cfg(debug_assertions)]
 mod fault_point;
 mod host;
@@ -19,8 +22,6 @@ mod progress;
 mod select;
 mod stdio;
 mod verbs;
-
-use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind::{
@@ -50,10 +51,17 @@ impl<F: Into<Fault>> From<F> for Failure {
     }
 }
 
-fn main() -> ExitCode {
+/// Where another C library does not hand over the arguments by itself.
+#[cfg(not(all(target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(moat())
+}
+
+/// Does what the command line says; gives moat's exit status.
+fn moat() -> u8 {
     #[cfg(debug_assertions)]
     if fault_point::install().is_err() {
-        return ExitCode::FAILURE;
+        return 1;
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -76,18 +84,18 @@ fn main() -> ExitCode {
         Verb::Kernel(Deferred(kernel)) => verbs::kernel::kernel(output, &kernel),
         Verb::Microvm(Deferred(microvm)) => verbs::microvm::microvm(output, &microvm),
     };
-    ExitCode::from(status.unwrap_or_else(|failure| report(output, &failure)))
+    status.unwrap_or_else(|failure| report(output, &failure))
 }
 
 /// Shows the help that was asked for, or says what makes no sense as every other error is said.
-fn misunderstood(error: &clap::Error) -> ExitCode {
+fn misunderstood(error: &clap::Error) -> u8 {
     if matches!(
         error.kind(),
         DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         // Whoever asked for it may be gone.
         let _ = error.print();
-        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+        return u8::try_from(error.exit_code()).unwrap_or(u8::MAX);
     }
     // A paragraph of what, then tips, then the usage.
     let text = error.to_string();
@@ -99,7 +107,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     let tip = paragraphs.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
     let fault =
         Fault::new(Code::Usage, what).hint(tip.unwrap_or("`moat --help` shows what there is"));
-    ExitCode::from(report(Output::new(Format::asked_for(), false), &Failure::Fault(fault)))
+    report(Output::new(Format::asked_for(), false), &Failure::Fault(fault))
 }
 
 fn report(output: Output, failure: &Failure) -> u8 {
