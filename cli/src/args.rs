@@ -11,6 +11,9 @@ use tracing_subscriber::filter::Targets;
 
 use crate::deferred::Deferred;
 
+/// Where [`Cli::log`] is taken from when it is not given.
+pub(crate) const LOG_VARIABLE: &str = "MOAT_LOG";
+
 /// Runs a workload, declared once, in a container or in a micro-VM.
 #[derive(Debug, Parser)]
 #[command(name = "moat", version, propagate_version = true, arg_required_else_help = true)]
@@ -29,7 +32,7 @@ pub(crate) struct Cli {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// Which of moat's own events to log on stderr, such as `debug` or `moat_microvm=trace`
-    #[arg(long, global = true, value_name = "FILTER", env = "MOAT_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = LOG_VARIABLE)]
     pub(crate) log: Option<Targets>,
 }
 
@@ -100,7 +103,7 @@ pub(crate) struct Selection {
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) isolation: Option<LevelArg>,
     /// The policy that decides
-    #[arg(long, value_name = "NAME", default_value = "dev",
+    #[arg(long, value_name = "NAME", default_value = moat_core::policy::DEFAULT,
         value_parser = clap::builder::PossibleValuesParser::new(moat_core::policy::NAMES))]
     pub(crate) policy: String,
     /// Trust the workload less than its spec does

@@ -18,6 +18,7 @@ mod instance;
 mod interrupt;
 mod monitor;
 mod output;
+mod plain;
 mod progress;
 mod select;
 mod stdio;
@@ -63,7 +64,7 @@ fn moat() -> u8 {
     if fault_point::install().is_err() {
         return 1;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match plain::understood(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };

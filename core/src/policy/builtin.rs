@@ -5,7 +5,10 @@ use crate::spec::{Isolation, Objective, Trust};
 use super::{Condition, Defaults, Effect, Policy, Rule};
 
 /// The names of the built-in policies, the default first.
-pub const NAMES: [&str; 3] = ["dev", "security", "density"];
+pub const NAMES: [&str; 3] = [DEFAULT, "security", "density"];
+
+/// The one that decides where none is named.
+pub const DEFAULT: &str = "dev";
 
 /// The built-in policy of this name.
 pub fn builtin(name: &str) -> Option<Policy> {

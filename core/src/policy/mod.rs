@@ -4,7 +4,7 @@ mod builtin;
 mod decide;
 mod rule;
 
-pub use builtin::{NAMES, builtin};
+pub use builtin::{DEFAULT, NAMES, builtin};
 pub use decide::{
     Approved, Candidate, Decision, Facts, Floor, Reason, Refusal, RuleOutcome, decide,
 };
