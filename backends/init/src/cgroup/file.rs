@@ -1,11 +1,15 @@
 //! The files of a group's directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
+
+/// More than the files that are read again and again hold, in bytes.
+const SMALL: usize = 1 << 10;
 
 impl Error {
     /// Whether a file is not there: the kernel does not have it, or the group is gone.
@@ -21,6 +25,16 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// As [`read`], of a small file that is open; it may be read again.
+pub(super) fn read_open(file: &File, path: &Path) -> Result<String, Error> {
+    let mut text = [0; SMALL];
+    let read = file.read_at(&mut text, 0).map(|length| {
+        let text = text.get(..length).unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    });
+    read.map_err(|source| Error::File { action: "read", path: path.to_owned(), source })
 }
 
 /// Writes a value to an existing file.

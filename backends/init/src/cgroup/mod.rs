@@ -19,6 +19,7 @@ mod setting;
 mod v1;
 mod v2;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -106,6 +107,9 @@ pub struct Cgroup {
     name: String,
     /// Its directory in the tree of v2, once it is made.
     unified: Option<OwnedFd>,
+    /// Where the kernel counts those of its processes that it has killed because memory ran out,
+    /// once it is made: opened while nobody waits for it, and read when somebody does.
+    kills: Option<File>,
     /// Its directory in the tree of v1 that stops processes, from when that is needed.
     freezer: Option<PathBuf>,
 }
@@ -130,7 +134,7 @@ impl Cgroup {
     /// The group `name` as an earlier moat may have made it.
     pub fn find(hierarchy: &Hierarchy, name: &str) -> Self {
         let (hierarchy, name) = (hierarchy.clone(), name.to_owned());
-        Self { hierarchy, name, unified: None, freezer: None }
+        Self { hierarchy, name, unified: None, kills: None, freezer: None }
     }
 
     fn fill(&mut self, limits: &Limits) -> Result<(), Error> {
@@ -151,6 +155,7 @@ impl Cgroup {
             }
         }
         self.unified = unified;
+        self.kills = self.counts_kills().and_then(|path| File::open(path).ok());
         Ok(())
     }
 
@@ -172,12 +177,20 @@ impl Cgroup {
     /// # Errors
     /// A file that can't be read.
     pub fn oom_kills(&self) -> Result<u64, Error> {
-        let Some((tree, dir)) = self.tree(Controller::Memory) else { return Ok(0) };
-        let path = dir.join(match tree.version {
+        let Some(path) = self.counts_kills() else { return Ok(0) };
+        let text = match &self.kills {
+            Some(open) => file::read_open(open, &path)?,
+            None => file::read(&path)?,
+        };
+        Ok(file::value(&text, "oom_kill").unwrap_or(0))
+    }
+
+    fn counts_kills(&self) -> Option<PathBuf> {
+        let (tree, dir) = self.tree(Controller::Memory)?;
+        Some(dir.join(match tree.version {
             Version::V1 => "memory.oom_control",
             Version::V2 => "memory.events",
-        });
-        Ok(file::value(&file::read(&path)?, "oom_kill").unwrap_or(0))
+        }))
     }
 
     /// Kills every process in it, stopped ones too.
