@@ -80,8 +80,6 @@ fault_points! {
     FirstBegun,
     /// It has closed the descriptors that are not its own.
     DescriptorsClosed,
-    /// It is in its cgroup.
-    Joined,
     /// It has its host name.
     Named,
     /// It was told to proceed.
@@ -110,6 +108,8 @@ fault_points! {
     StartSent,
     /// The first process was told to start the workload, and has not begun to.
     ToldToStart,
+    /// It is in its cgroup.
+    Joined,
     /// The workload's process is made.
     WorkloadMade,
     /// It is the workload's user.

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use moat_core::cgroup::Hierarchy;
 use moat_core::diagnose::{Code, Fault};
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{MountKind, Sandbox, StartError};
 use moat_core::spec::Signal;
 use moat_host::process::ProcessId;
-use moat_init::cgroup::{self, Cgroup};
+use moat_init::cgroup::{self, Cgroup, JoinFiles};
 use moat_init::control::{self, Monitor, Report};
 use moat_init::first::{self, RootIs, Surroundings, Wiring};
 use moat_init::inside::Owner;
@@ -39,10 +40,11 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
     let mut record =
         Record { process: None, cgroup: hierarchy.cloned(), mapping: plan.mapping.clone() };
     // The first process is born in its group of cgroup v2. Those of v1 it joins, so that they can
-    // be made while it makes its network.
+    // be made while it is busy.
     let unified = hierarchy.is_some_and(|hierarchy| hierarchy.is_unified());
     let cgroup = if unified { make_cgroup(&plan, dir)? } else { None };
-    let mut making = Making { cgroup, child: None, warnings: Vec::new() };
+    let mut making =
+        Making { cgroup, join: JoinFiles::default(), child: None, warnings: Vec::new() };
     let made = making.make(&plan, dir, &mut record);
     let (monitor, relay, sessions) = match made {
         Ok(made) => made,
@@ -51,10 +53,10 @@ pub(crate) fn create(plan: ContainerPlan, dir: &Path) -> Result<Running, Fault> 
             return Err(fault);
         }
     };
-    let Making { cgroup, child, warnings } = making;
+    let Making { cgroup, join, child, warnings } = making;
     let child = child.ok_or_else(|| Fault::new(Code::Container, "the container is gone"))?;
     let running = Running::new(child, monitor, relay, cgroup, plan.sandbox.reaper, sessions);
-    Ok(running.with_warnings(warnings))
+    Ok(running.with_join(join).with_warnings(warnings))
 }
 
 fn make_cgroup(plan: &ContainerPlan, dir: &Path) -> Result<Option<Cgroup>, Fault> {
@@ -68,6 +70,8 @@ fn make_cgroup(plan: &ContainerPlan, dir: &Path) -> Result<Option<Cgroup>, Fault
 /// What was made so far.
 struct Making {
     cgroup: Option<Cgroup>,
+    /// By which the first process joins that when it is told to start, if it has not before.
+    join: JoinFiles,
     child: Option<Child>,
     /// What the user must know of it.
     warnings: Vec<String>,
@@ -90,10 +94,8 @@ impl Making {
             Relay::stdio(plan.sandbox.process.terminal.is_some(), |user| users.has(user))
                 .map_err(taken)?;
         let wiring = Wiring { control: first, stdio };
-        let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
+        self.child = Some(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
         FaultPoint::FirstMade.reached();
-        let pid = u32::try_from(child.pid().as_raw()).unwrap_or_default();
-        record.process = ProcessId::of(pid);
         match self.set_up(plan, dir, record, &monitor) {
             Ok(Report::Ready { terminal, namespaces }) => {
                 FaultPoint::HeardReady.reached();
@@ -116,10 +118,8 @@ impl Making {
         record: &mut Record,
         monitor: &Monitor,
     ) -> Result<Report, Fault> {
-        if self.cgroup.is_none() {
-            self.cgroup = make_cgroup(plan, dir)?;
-        }
-        let join = self.cgroup.as_ref().map(Cgroup::join_files).transpose().map_err(unjoinable)?;
+        let late = joins_late(plan);
+        let early = if late { JoinFiles::default() } else { self.join_files(plan, dir)? };
         let Some(child) = &self.child else { return Err(self.lost()) };
         let (mapping, refusals) = give_ids(plan, child)?;
         FaultPoint::IdsGiven.reached();
@@ -133,13 +133,26 @@ impl Making {
             FaultPoint::RootBuilt.reached();
         }
         let gone = |errno| fault("the container's first process is gone", errno);
-        monitor.proceed(ids, &join.unwrap_or_default()).map_err(gone)?;
+        monitor.proceed(ids, &early).map_err(gone)?;
         FaultPoint::Proceeded.reached();
         // While the first process is busy. Until then it ends with this one, and a later moat
         // finds the groups without a record.
+        record.process = u32::try_from(child.pid().as_raw()).ok().and_then(ProcessId::of);
+        if late {
+            self.join = self.join_files(plan, dir)?;
+        }
         record.write(dir)?;
         FaultPoint::RecordWritten.reached();
         monitor.receive().map_err(gone)?.ok_or_else(|| self.lost())
+    }
+
+    /// By which the first process joins its groups of cgroup v1, which are made if need be.
+    fn join_files(&mut self, plan: &ContainerPlan, dir: &Path) -> Result<JoinFiles, Fault> {
+        if self.cgroup.is_none() {
+            self.cgroup = make_cgroup(plan, dir)?;
+        }
+        let files = self.cgroup.as_ref().map(Cgroup::join_files).transpose();
+        files.map(Option::unwrap_or_default).map_err(unjoinable)
     }
 
     /// What the first process itself has said of why it ended: of which that it is gone, wherever
@@ -205,12 +218,20 @@ fn spawn(
         tree: plan.skeleton.clone().map(skeleton_tree),
         cgroup: match plan.cgroup {
             Err(_) => first::Cgroup::None,
-            Ok(_) => first::Cgroup::In { unified: cgroup.and_then(Cgroup::dir).is_some() },
+            Ok(_) if joins_late(plan) => first::Cgroup::Late,
+            Ok(_) => first::Cgroup::Early { unified: cgroup.and_then(Cgroup::dir).is_some() },
         },
     };
     let options = clone::Options { namespaces, cgroup: cgroup.and_then(Cgroup::dir) };
     clone::spawn(options, || first::run(&plan.sandbox, &surroundings, wiring))
         .map_err(fault::namespaces)
+}
+
+/// Whether the first process joins its cgroup not before it is told to start: where that is shown to
+/// nobody, neither by a filesystem of v2 nor by descriptors of the first process's namespaces.
+fn joins_late(plan: &ContainerPlan) -> bool {
+    let shown = |hierarchy: &Hierarchy| hierarchy.is_unified() || plan.mapping.is_plain_user();
+    plan.cgroup.as_ref().is_ok_and(|hierarchy| !shown(hierarchy))
 }
 
 pub(crate) fn unjoinable(error: cgroup::Error) -> Fault {

@@ -8,7 +8,7 @@ use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
-use moat_init::cgroup::Cgroup;
+use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control::{Monitor, Report};
 use moat_init::sys::clone::Child;
 use moat_init::sys::tty;
@@ -28,6 +28,8 @@ pub(crate) struct Running {
     monitor: Option<Monitor>,
     relay: Relay,
     pub(crate) cgroup: Option<Cgroup>,
+    /// By which the first process joins that when it is told to start.
+    join: JoinFiles,
     /// Whether all its processes are stopped.
     pub(crate) paused: bool,
     /// Whether the first process is moat's reaper, else it is the workload itself.
@@ -57,6 +59,7 @@ impl Running {
             monitor: Some(monitor),
             relay,
             cgroup,
+            join: JoinFiles::default(),
             paused: false,
             reaper,
             sessions,
@@ -65,6 +68,11 @@ impl Running {
             exit: None,
             warnings: Vec::new(),
         }
+    }
+
+    pub(crate) fn with_join(mut self, join: JoinFiles) -> Self {
+        self.join = join;
+        self
     }
 
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
@@ -155,7 +163,7 @@ impl Workload for Running {
     fn start(&mut self) -> Result<u32, Fault> {
         let gone = || Fault::new(Code::Container, "the container's first process was killed");
         let monitor = self.monitor.as_ref().ok_or_else(gone)?;
-        monitor.start().map_err(|_| gone())?;
+        monitor.start(&std::mem::take(&mut self.join)).map_err(|_| gone())?;
         FaultPoint::StartSent.reached();
         let report = monitor.receive();
         match report.map_err(|errno| fault("can't hear from the container", errno))? {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_core::sandbox::{Exit, ExitStatus, Sandbox, StartError};
 use moat_core::spec::Signal;
-use moat_init::cgroup::Cgroup;
+use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control::{self, Monitor, Report};
 use moat_init::first;
 use moat_init::rootfs::UserNamespace;
@@ -55,7 +55,7 @@ impl Workload {
             tree: None,
             cgroup: match cgroup {
                 // All limits of a guest are of cgroup v2.
-                Some(_) => first::Cgroup::In { unified: true },
+                Some(_) => first::Cgroup::Early { unified: true },
                 None => first::Cgroup::None,
             },
         };
@@ -112,7 +112,9 @@ impl Workload {
     pub(crate) fn start(&mut self) -> Result<(), StartError> {
         self.ordered = true;
         match self.monitor.as_ref() {
-            Some(monitor) => monitor.start().map_err(|error| failed("start the command", &error)),
+            Some(monitor) => monitor
+                .start(&JoinFiles::default())
+                .map_err(|error| failed("start the command", &error)),
             None => Err(killed()),
         }
     }

@@ -11,7 +11,7 @@ use moat_core::spec::Signal;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::de::DeserializeOwned;
@@ -33,7 +33,7 @@ const DESCRIPTORS: usize = 8;
 pub(crate) enum Order {
     /// Ids are mapped, so many, and the root is built. With the files by which to join the cgroup.
     Proceed(Ids),
-    /// Run the workload's command.
+    /// Run the workload's command. With the files by which to join the cgroup, if not before.
     Start,
     /// Send it a signal.
     Signal(Signal),
@@ -103,12 +103,12 @@ impl Monitor {
         send(&self.0, &Order::Proceed(ids), &join.descriptors())
     }
 
-    /// Lets the workload's command run.
+    /// Lets the workload's command run, in the cgroup that is joined by these files.
     ///
     /// # Errors
     /// `EPIPE` when the first process is gone.
-    pub fn start(&self) -> nix::Result<()> {
-        send(&self.0, &Order::Start, &[])
+    pub fn start(&self, join: &JoinFiles) -> nix::Result<()> {
+        send(&self.0, &Order::Start, &join.descriptors())
     }
 
     /// Sends the workload's process a signal; after `start`.
@@ -157,6 +157,14 @@ impl First {
         match receive(&self.0)? {
             Some((Order::Proceed(ids), join)) => Ok((ids, JoinFiles::from(join))),
             _ => Err(Errno::EPIPE),
+        }
+    }
+
+    /// Waits for [`Monitor::start`]; `None` when the owner is gone.
+    pub(crate) fn wait_to_start(&self) -> nix::Result<Option<JoinFiles>> {
+        match receive(&self.0)? {
+            Some((Order::Start, join)) => Ok(Some(JoinFiles::from(join))),
+            _ => Ok(None),
         }
     }
 
@@ -224,10 +232,21 @@ pub(crate) fn send(
     }
 }
 
+/// Waits for a message and tells how long it is: most are of a few bytes, and a buffer for the
+/// longest is pages that a fresh process would have to be given.
+fn length(socket: &OwnedFd) -> nix::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
+            length => return Ok(length?.min(LIMIT)),
+        }
+    }
+}
+
 pub(crate) fn receive<M: DeserializeOwned>(
     socket: &OwnedFd,
 ) -> nix::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; LIMIT];
+    let mut bytes = vec![0; length(socket)?];
     let (received, descriptors) = loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -291,7 +310,7 @@ mod tests {
     #[test]
     fn reports_and_orders_arrive_whole_and_in_order() {
         let (monitor, first) = pair().unwrap();
-        monitor.start().unwrap();
+        monitor.start(&JoinFiles::default()).unwrap();
         monitor.signal(Signal::TERM).unwrap();
         assert_eq!(first.receive().unwrap(), Some(Order::Start));
         assert_eq!(first.receive().unwrap(), Some(Order::Signal(Signal::TERM)));
@@ -326,7 +345,7 @@ mod tests {
     fn whether_the_owner_is_there_is_known() {
         let (monitor, first) = pair().unwrap();
         // An order that was not read yet is no end.
-        monitor.start().unwrap();
+        monitor.start(&JoinFiles::default()).unwrap();
         first.still_owned().unwrap();
         drop(monitor);
         assert_eq!(first.still_owned(), Err(Errno::EPIPE));

@@ -1,9 +1,9 @@
 //! All that the workload's first process does.
 //!
 //! ```text
-//! spawned -> the rest of its namespaces, names, loopback -> [Proceed] -> cgroup, user 0
+//! spawned -> the rest of its namespaces, names, loopback -> [Proceed] -> cgroup of v2, user 0
 //!         -> root, unless its owner has built it -> kernel filesystems -> new root -> Ready
-//!         -> [Start] -> the command as its child (or itself) -> Started -> Exited
+//!         -> [Start] -> cgroups of v1 -> the command as its child (or itself) -> Started -> Exited
 //! ```
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid, setsid
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::JoinFiles;
-use crate::control::{First, Order};
+use crate::control::First;
 use crate::enter;
 use crate::error::Step;
 use crate::inside::Owner;
@@ -84,12 +84,14 @@ pub enum RootIs {
 pub enum Cgroup {
     /// It has none of its own.
     None,
-    /// It has one.
-    In {
-        /// Whether it was born in a part of it (v2). The rest (v1) it joins when it is told to
-        /// proceed.
+    /// It joins it when it is told to proceed, as far as it is of v1.
+    Early {
+        /// Whether it was born in a part of it (v2).
         unified: bool,
     },
+    /// It joins it, all of v1, when it is told to start the workload: until then its owner makes
+    /// it, while the first process is busy.
+    Late,
 }
 
 /// The descriptors of the first process.
@@ -142,11 +144,13 @@ fn live(
     FaultPoint::SaidReady.reached();
     // Before anyone is there to see it, while the owner writes down that all is ready.
     title::hide().step(|| "hide moat's command line")?;
-    match control.receive() {
-        Ok(Some(Order::Start)) => {}
-        _ => return Ok(1),
-    }
+    let Ok(Some(files)) = control.wait_to_start() else { return Ok(1) };
     FaultPoint::ToldToStart.reached();
+    if matches!(surroundings.cgroup, Cgroup::Late) {
+        join(&files)?;
+    }
+    drop(files);
+    FaultPoint::Joined.reached();
     if sandbox.reaper {
         return reaper::run(program, surroundings.exposed, control);
     }
@@ -221,8 +225,11 @@ fn proceed(surroundings: &Surroundings, control: &First) -> Result<Option<Procee
         (Ids::ALL, JoinFiles::default())
     };
     FaultPoint::ToldToProceed.reached();
-    let shows_cgroup = join(&surroundings.cgroup, &files)?;
-    FaultPoint::Joined.reached();
+    let shows_cgroup = match surroundings.cgroup {
+        Cgroup::None | Cgroup::Late => false,
+        // By v1 files it is joined in other trees than the one that can be shown.
+        Cgroup::Early { unified } => join(&files)? && unified,
+    };
     // Before the change of user: the staging directory is the machine's root's alone.
     let built = match surroundings.root {
         RootIs::Built => Some(open_root(surroundings)?),
@@ -258,17 +265,16 @@ fn open_root(surroundings: &Surroundings) -> Result<OwnedFd, StartError> {
     root.step(|| "open the new root")
 }
 
-/// Joins the cgroup, and makes it the root of what the workload sees of cgroups. Whether it is that
-/// of the tree of cgroup v2, so that this can be shown: by v1 files it is joined in other trees.
-fn join(cgroup: &Cgroup, files: &JoinFiles) -> Result<bool, StartError> {
-    let Cgroup::In { unified } = cgroup else { return Ok(false) };
+/// Joins the cgroup, and makes it the root of what the workload sees of cgroups; whether the kernel
+/// can do that.
+fn join(files: &JoinFiles) -> Result<bool, StartError> {
     files.join().step(|| "join the cgroup")?;
-    match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
+    let unshared = match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
         // A kernel built without cgroup namespaces would show the whole tree.
-        Err(Errno::EINVAL) => return Ok(false),
-        unshared => unshared.step(|| "make a cgroup namespace")?,
-    }
-    Ok(*unified)
+        Err(Errno::EINVAL) => false,
+        unshared => unshared.map(|()| true).step(|| "make a cgroup namespace")?,
+    };
+    Ok(unshared)
 }
 
 /// Becomes user 0 of the user namespace, with all its rights there.
