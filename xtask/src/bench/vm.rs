@@ -11,7 +11,7 @@ use super::report::{Column, Machine, Outcome, Report, Row, compare, version};
 use super::{Format, build, guest, peers};
 use crate::bed::cpio::Archive;
 
-/// Start a micro-VM to its first line: QEMU microvm, moat's VMM, all of moat
+/// Start micro-VMs (QEMU microvm, the bare VMM, all of moat): time, memory, exits, shared files
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// How often each is started
