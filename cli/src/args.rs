@@ -264,11 +264,21 @@ pub(crate) struct Boot {
     /// A tap device as a network, made if it is not there; several are eth0, eth1, ...
     #[arg(long = "net", value_name = "TAP")]
     pub(crate) nets: Vec<String>,
+    /// Streams to and from the guest: `CONNECT PORT` on this unix socket reaches the guest, and the
+    /// guest's port PORT of the host is the socket PATH_PORT
+    #[arg(long, value_name = "PATH")]
+    pub(crate) vsock: Option<PathBuf>,
     /// A directory that the guest may mount: `mount -t virtiofs TAG /mnt`
     #[arg(long = "share", value_name = "TAG=DIR")]
     pub(crate) shares: Vec<Share>,
+    /// An entropy device
+    #[arg(long)]
+    pub(crate) rng: bool,
+    /// A balloon, by which the guest gives back memory that it does not use
+    #[arg(long)]
+    pub(crate) balloon: bool,
     /// Where the guest's console is
-    #[arg(long, value_enum, default_value_t = ConsoleArg::Serial)]
+    #[arg(long, value_enum, default_value_t = ConsoleArg::Virtio)]
     pub(crate) console: ConsoleArg,
     /// How the kernel finds its devices; `auto` reads all of it to find out
     #[arg(long, value_enum, default_value_t = BootDiscovery::Auto)]
@@ -318,7 +328,9 @@ impl FromStr for Share {
 /// Where a bare machine's console is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ConsoleArg {
-    /// On COM1, ttyS0: works from the kernel's first line on, an exit to the VMM for each byte.
+    /// A virtio console, hvc0: fast; what the kernel said before its driver came is shown then.
+    Virtio,
+    /// COM1, ttyS0: from the kernel's first line on, and an exit to the VMM for each byte.
     Serial,
     /// Nowhere.
     None,

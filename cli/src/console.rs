@@ -13,9 +13,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::TerminalSize;
 use moat_host::terminal::{self, Raw};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
@@ -59,38 +60,71 @@ pub(crate) struct Ends {
     pub(crate) input: File,
 }
 
-impl Console {
-    /// Takes over stdin, stdout and the signals that end a program; calls `stop` when the user
-    /// wants the machine to end. To be called before other threads are started, which would take
-    /// the signals.
-    pub(crate) fn open(stop: impl FnOnce() + Send + 'static) -> Result<(Self, Ends), Fault> {
-        Self::try_open(stop).map_err(|error| {
-            Fault::new(Code::Microvm, "stdin and stdout can't become a console")
-                .hint("give it a terminal, files or pipes")
-                .because(error)
-        })
+/// A console that is ready to be used.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    typed: OwnedFd,
+    screen: Screen,
+    signals: SignalFd,
+}
+
+/// What is told of the terminal's size.
+pub(crate) type Resized = Box<dyn Fn(TerminalSize) + Send>;
+
+/// Makes a console of stdin and stdout, and holds back the signals that end a program. To be
+/// called before other threads are started, which would take the signals.
+pub(crate) fn prepare() -> Result<(Prepared, Ends), Fault> {
+    try_prepare().map_err(unusable)
+}
+
+fn try_prepare() -> io::Result<(Prepared, Ends)> {
+    let signals = signals()?;
+    let (input, typed) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&typed, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let screen = Screen::new(io::stdout().as_fd().try_clone_to_owned()?.into())?;
+    let ends = Ends { output: screen.clone(), input: input.into() };
+    Ok((Prepared { typed, screen, signals }, ends))
+}
+
+fn unusable(error: io::Error) -> Fault {
+    Fault::new(Code::Microvm, "stdin and stdout can't become a console")
+        .hint("give it a terminal, files or pipes")
+        .because(error)
+}
+
+impl Prepared {
+    /// Begins: a terminal is raw from here on. Calls `stop` when the user wants the machine to end.
+    pub(crate) fn open(
+        self,
+        stop: impl FnOnce() + Send + 'static,
+        resized: Option<Resized>,
+    ) -> Result<Console, Fault> {
+        self.try_open(stop, resized).map_err(unusable)
     }
 
-    fn try_open(stop: impl FnOnce() + Send + 'static) -> io::Result<(Self, Ends)> {
+    fn try_open(
+        self,
+        stop: impl FnOnce() + Send + 'static,
+        resized: Option<Resized>,
+    ) -> io::Result<Console> {
         let stdin = io::stdin();
         let raw = match stdin.is_terminal() && !terminal::is_in_background(&stdin) {
             true => Some(Raw::enter(stdin.as_fd())?),
             false => None,
         };
-        let (input, typed) = pipe2(OFlag::O_CLOEXEC)?;
-        set_nonblocking(&typed)?;
-        let screen = Screen::new(io::stdout().as_fd().try_clone_to_owned()?.into())?;
         let over = event()?;
         let hands = Hands {
             stdin: Some(stdin.as_fd().try_clone_to_owned()?.into()),
-            typed: typed.into(),
+            typed: self.typed.into(),
             pending: Vec::new(),
             escape: raw.is_some().then(Escape::default),
             raw,
-            signals: signals()?,
-            screen: screen.clone(),
+            resized,
+            signals: self.signals,
+            screen: self.screen.clone(),
             over: Arc::clone(&over),
         };
+        hands.measure();
         let body = move || {
             let asked = hands.work();
             if asked.is_some() {
@@ -99,10 +133,11 @@ impl Console {
             asked
         };
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(body)?;
-        let ends = Ends { output: screen.clone(), input: input.into() };
-        Ok((Self { screen, over, thread }, ends))
+        Ok(Console { screen: self.screen, over, thread })
     }
+}
 
+impl Console {
     /// Writes what is left, gives the terminal back, and tells whether the user wanted the end.
     pub(crate) fn close(self) -> Option<Asked> {
         // Can't fail: one write to a fresh counter.
@@ -117,17 +152,11 @@ fn event() -> io::Result<Arc<EventFd>> {
     Ok(Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
 }
 
-fn set_nonblocking(pipe: &OwnedFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-/// Those that end a program, unless whoever started moat wants them ignored, and the one after
-/// which the terminal must be made raw again.
+/// Those that end a program, unless whoever started moat wants them ignored, and those that tell
+/// of the terminal: it must be made raw again, or has another size.
 fn signals() -> io::Result<SignalFd> {
     let ignored = interrupt::ignored();
-    let all = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGCONT];
+    let all = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGCONT, Signal::SIGWINCH];
     let held: SigSet = all.into_iter().filter(|signal| !ignored.contains(*signal)).collect();
     held.thread_block()?;
     Ok(SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
@@ -155,6 +184,7 @@ struct Hands {
     escape: Option<Escape>,
     /// Given back at the end.
     raw: Option<Raw>,
+    resized: Option<Resized>,
     signals: SignalFd,
     screen: Screen,
     over: Arc<EventFd>,
@@ -228,13 +258,20 @@ impl Hands {
     fn heed(&mut self) -> Option<Asked> {
         let info = self.signals.read_signal().ok().flatten()?;
         let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
-        if signal != Signal::SIGCONT {
-            return Some(Asked::Signal(signal));
+        match (signal, &self.raw) {
+            (Signal::SIGCONT, Some(raw)) => raw.enter_again(),
+            (Signal::SIGCONT | Signal::SIGWINCH, _) => {}
+            (signal, _) => return Some(Asked::Signal(signal)),
         }
-        if let Some(raw) = &self.raw {
-            raw.enter_again();
-        }
+        self.measure();
         None
+    }
+
+    /// Tells the guest the terminal's size.
+    fn measure(&self) {
+        if let (Some(resized), Some(size)) = (&self.resized, terminal::size(io::stdout())) {
+            resized(size);
+        }
     }
 
     /// Reads what is typed.

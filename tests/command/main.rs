@@ -21,5 +21,6 @@ mod run;
 mod running;
 mod schema;
 mod starters;
+mod tiny_guest;
 mod unavailable;
 mod volumes;

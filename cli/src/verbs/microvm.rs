@@ -10,6 +10,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_microvm::backend::kvm_fault;
 use moat_microvm::boot::Piece;
 use moat_microvm::devices::serial;
+use moat_microvm::devices::virtio::console::{Console as VirtioConsole, Resizer};
 use moat_microvm::kernel;
 use moat_microvm::machine::{self, MachineConfig, Outcome};
 use moat_microvm::probe;
@@ -17,7 +18,7 @@ use serde_json::json;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::args::{Boot, ConsoleArg, Microvm};
-use crate::console::{Asked, Console};
+use crate::console::{self, Asked, Resized};
 use crate::output::Output;
 use crate::{Failure, stdio};
 
@@ -38,30 +39,38 @@ fn boot(output: Output, args: &Boot) -> Result<u8, Failure> {
         Fault { what, ..Fault::from(error) }
     })?;
     let initramfs = args.initramfs.iter().map(|path| open_piece(path)).collect::<Result<_, _>>()?;
-    let devices = devices::all(args)?;
+    let (console, ends) = console::prepare()?;
+    let mut devices = devices::all(args)?;
     let kvm = probe::open(Path::new(probe::KVM)).map_err(kvm_fault)?;
-    let stop = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(no_console)?);
-    let stopped = stop.try_clone().map_err(no_console)?;
-    let (console, ends) = Console::open(move || drop(stop.write(1)))?;
-    let mut config = MachineConfig {
+    let mut cmdline = args.cmdline.clone().unwrap_or_default();
+    let (mut serial, mut resized) = (None, None);
+    match args.console {
+        ConsoleArg::Virtio => {
+            let device = VirtioConsole::new(Box::new(ends.output), Some(ends.input.into()));
+            let device = device.map_err(no_event)?;
+            resized = Some(tells(device.resizer()));
+            devices.insert(0, Box::new(device));
+            cmdline = format!("console=hvc0 {cmdline}");
+        }
+        ConsoleArg::Serial => {
+            serial = Some(serial::Ends { output: Box::new(ends.output), input: Some(ends.input) });
+        }
+        ConsoleArg::None => {}
+    }
+    let stop = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(no_event)?);
+    let config = MachineConfig {
         kernel: kernel.file,
         kernel_format: kernel.format,
         initramfs,
-        cmdline: args.cmdline.clone().unwrap_or_default(),
+        cmdline,
         discovery: kernel.discovery,
         vcpus: args.cpus,
         memory: args.memory.get(),
         devices,
-        serial: None,
-        stop: stopped,
+        serial,
+        stop: stop.try_clone().map_err(no_event)?,
     };
-    match args.console {
-        ConsoleArg::Serial => {
-            config.serial =
-                Some(serial::Ends { output: Box::new(ends.output), input: Some(ends.input) });
-        }
-        ConsoleArg::None => {}
-    }
+    let console = console.open(move || drop(stop.write(1)), resized)?;
     let outcome = machine::run(kvm, config);
     let asked = console.close();
     ended(output, outcome.map_err(Fault::from)?, asked)
@@ -89,6 +98,11 @@ fn ended(output: Output, outcome: Outcome, asked: Option<Asked>) -> Result<u8, F
     }
 }
 
+/// Tells the guest of a terminal's size. One that it does not hear of is a console of odd lines.
+fn tells(resizer: Arc<Resizer>) -> Resized {
+    Box::new(move |size| drop(resizer.resize(size.columns, size.rows)))
+}
+
 fn open_piece(path: &Path) -> Result<Piece, Fault> {
     let refused = |source: std::io::Error| {
         Fault::new(Code::Kernel, format!("can't read the initramfs {}", path.display()))
@@ -102,7 +116,7 @@ fn open_piece(path: &Path) -> Result<Piece, Fault> {
     }
 }
 
-fn no_console(error: std::io::Error) -> Fault {
+fn no_event(error: std::io::Error) -> Fault {
     Fault::new(Code::Microvm, "the host gives no event descriptor")
         .hint("see that this user may have more open files: `ulimit -n`")
         .because(error)

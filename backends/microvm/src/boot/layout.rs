@@ -3,7 +3,8 @@
 //! ```text
 //! 0x0000_0500  segment descriptors          0x0000_6000  PVH start info, module, memory map
 //! 0x0000_7000  Linux boot parameters        0x0000_9000  page tables for a 64-bit entry
-//! 0x0002_0000  command line                 0x0009_fc00  MP table (end of base memory)
+//! 0x0000_8000  setup data (a seed)          0x0009_fc00  MP table (end of base memory)
+//! 0x0002_0000  command line
 //! 0x000e_0000  ACPI tables                  0x0010_0000  kernel; initramfs at the end of low memory
 //! 0xc000_0000  device hole: virtio-mmio at 0xd000_0000, I/O APIC, local APIC, KVM's own pages
 //! 0x1_0000_0000 the rest of memory
@@ -19,6 +20,8 @@ pub const PVH_MODULES: u64 = 0x6040;
 pub const PVH_MEMMAP: u64 = 0x6080;
 /// Linux's boot parameters ("zero page"), 4 KiB.
 pub const BOOT_PARAMS: u64 = 0x7000;
+/// Setup data that the boot parameters point to: a seed.
+pub const SETUP_DATA: u64 = 0x8000;
 /// Page tables: one page each of PML4 and PDPT, four of page directories.
 pub const PAGE_TABLES: u64 = 0x9000;
 /// The kernel's command line.

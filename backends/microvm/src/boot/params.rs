@@ -25,6 +25,12 @@ const BOOT_FLAG: u16 = 0xaa55;
 const HEADER_MAGIC: u32 = 0x5372_6448;
 const LOADER_UNDEFINED: u8 = 0xff;
 const KERNEL_ALIGNMENT: u32 = 0x0100_0000;
+/// A `setup_data` node: the next one's address, its type and length, and what it holds (Linux
+/// Documentation/arch/x86/boot.rst; arch/x86/include/uapi/asm/setup_data.h).
+const SETUP_DATA_HEADER: usize = 16;
+const SETUP_RNG_SEED: u32 = 9;
+/// As many bytes as Linux's generator has of state.
+const SEED: usize = 32;
 /// `loadflags`: loaded high.
 const LOADED_HIGH: u8 = 1;
 
@@ -66,6 +72,7 @@ pub(super) fn write_boot_params(
     };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
     params.hdr.cmd_line_ptr = low(layout::CMDLINE);
+    params.hdr.setup_data = write_seed(memory)?;
     params.hdr.ramdisk_image = low(initramfs.start);
     params.hdr.ramdisk_size = low(initramfs.size);
     let map = memory_map(memory);
@@ -74,6 +81,27 @@ pub(super) fn write_boot_params(
     }
     params.e820_entries = u8::try_from(map.len()).unwrap_or(u8::MAX);
     memory.write_obj(params, GuestAddress(layout::BOOT_PARAMS))
+}
+
+/// Hands randomness to the kernel, which credits it before anything asks for some, and wipes it.
+/// PVH has no such thing: there it is the processor's own generator, then virtio-rng, and the seed
+/// that moat's agent gets.
+///
+/// Gives the node's address, or 0 when the host has no randomness to give: that is no reason not
+/// to boot.
+fn write_seed(memory: &GuestMemoryMmap) -> Result<u64, GuestMemoryError> {
+    let mut seed = [0; SEED];
+    if getrandom::fill(&mut seed).is_err() {
+        return Ok(0);
+    }
+    let length = u32::try_from(SEED).unwrap_or_default();
+    let mut node = Vec::with_capacity(SETUP_DATA_HEADER + SEED);
+    node.extend(0u64.to_le_bytes());
+    node.extend(SETUP_RNG_SEED.to_le_bytes());
+    node.extend(length.to_le_bytes());
+    node.extend(seed);
+    memory.write_slice(&node, GuestAddress(layout::SETUP_DATA))?;
+    Ok(layout::SETUP_DATA)
 }
 
 pub(super) fn write_start_info(
@@ -118,5 +146,21 @@ mod tests {
         assert_eq!(map[1], (0x9_fc00, 0x6_0400, RESERVED));
         assert_eq!(map[2], (0x10_0000, (3 << 30) - 0x10_0000, RAM));
         assert_eq!(map[3], (4 << 30, 1 << 20, RAM));
+    }
+
+    #[test]
+    fn the_kernel_is_seeded_anew_each_time() {
+        let memory = crate::memory::create(32 << 20).unwrap();
+        let seed = || {
+            let none = Span { start: 0, size: 0 };
+            write_boot_params(&memory, None, none, 0).unwrap();
+            let params: boot_params = memory.read_obj(GuestAddress(layout::BOOT_PARAMS)).unwrap();
+            let mut node = [0u8; SETUP_DATA_HEADER + SEED];
+            memory.read_slice(&mut node, GuestAddress(params.hdr.setup_data)).unwrap();
+            assert_eq!(node[..8], [0; 8]);
+            assert_eq!(node[8..16], [9, 0, 0, 0, 32, 0, 0, 0]);
+            node[16..].to_vec()
+        };
+        assert_ne!(seed(), seed());
     }
 }

@@ -1,13 +1,21 @@
 //! The devices that a bare machine is asked to have.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_microvm::devices::virtio::Device;
+use moat_microvm::devices::virtio::balloon::Balloon;
 use moat_microvm::devices::virtio::blk::{Disk, DiskOptions};
 use moat_microvm::devices::virtio::fs::Fs;
 use moat_microvm::devices::virtio::net::{Net, NetOptions, Tap};
+use moat_microvm::devices::virtio::rng::Rng;
+use moat_microvm::devices::virtio::vsock::broker::broker;
+use moat_microvm::devices::virtio::vsock::{Ends, Vsock};
 
+use super::no_event;
 use crate::args::{Boot, DiskArg, Share};
 
 /// All of them, in the order in which the guest finds them: disks first, so that the first is vda.
@@ -21,6 +29,15 @@ pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
     }
     for share in &args.shares {
         devices.push(Box::new(open_share(share)?));
+    }
+    if let Some(path) = &args.vsock {
+        devices.push(Box::new(open_vsock(path)?));
+    }
+    if args.rng {
+        devices.push(Box::new(Rng));
+    }
+    if args.balloon {
+        devices.push(Box::new(Balloon::new().map_err(no_event)?));
     }
     Ok(devices)
 }
@@ -47,6 +64,21 @@ fn open_net(tap: &str) -> Result<Net, Fault> {
     };
     let tap = Tap::open(tap).map_err(|error| refused(error.into()))?;
     Net::new(tap, &NetOptions::default()).map_err(|error| refused(error.into()))
+}
+
+/// Binds the socket, which is left to be removed by whoever named it.
+fn open_vsock(path: &Path) -> Result<Vsock, Fault> {
+    let refused = |error: io::Error| {
+        Fault::new(Code::Microvm, format!("can't listen on the socket {}", path.display()))
+            .hint("name a path that is not there yet, in a directory that this user may write")
+            .because(error)
+    };
+    let listener = UnixListener::bind(path).map_err(refused)?;
+    let (outside, asker) = broker(path).map_err(refused)?;
+    let serve = move || outside.serve();
+    std::thread::Builder::new().name("vsock-broker".to_owned()).spawn(serve).map_err(refused)?;
+    let ends = Ends { agent: None, listener: Some(listener), asker: Some(asker) };
+    Vsock::new(ends).map_err(refused)
 }
 
 fn open_share(share: &Share) -> Result<Fs, Fault> {
