@@ -26,7 +26,7 @@ mod names;
 mod process;
 mod reaper;
 pub mod rootfs;
-mod seccomp;
+pub mod seccomp;
 pub mod session;
 pub mod sys;
 mod terminal;

@@ -9,6 +9,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
 pub mod hv;
+pub mod jail;
 pub mod kernel;
 pub mod machine;
 pub mod memory;

@@ -13,6 +13,7 @@ use crate::devices::serial::{self, Com1, Line, Typist};
 use crate::devices::virtio::Device;
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Transport};
 use crate::hv::{Hypervisor, Vm};
+use crate::jail::{Confine, Thread, allocator};
 use crate::{acpi, memory, mptable};
 
 mod error;
@@ -51,6 +52,9 @@ pub struct MachineConfig {
     pub serial: Option<serial::Ends>,
     /// Written by the caller to end the machine at once.
     pub stop: EventFd,
+    /// What each of the machine's threads does to itself before it goes near the guest; the
+    /// calling one last.
+    pub confine: Confine,
 }
 
 impl std::fmt::Debug for MachineConfig {
@@ -97,6 +101,7 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     if config.devices.len() > MAX_DEVICES {
         return Err(Error::Devices { devices: config.devices.len() });
     }
+    allocator::one_heap();
     install_kick_handler()?;
     let hypervisor = Hypervisor::new(kvm)?;
     let memory = memory::create(config.memory)?;
@@ -119,10 +124,11 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
         },
     )?;
     drop((kernel, config.initramfs));
-    let (com1, typist) = config.serial.map(|ends| com1(&vm, ends)).transpose()?.unzip();
-    let bus = Arc::new(Bus::new(com1, connect(&vm, memory, config.devices)?));
+    let confine = config.confine;
+    let (com1, typist) = config.serial.map(|ends| com1(&vm, ends, confine)).transpose()?.unzip();
+    let bus = Arc::new(Bus::new(com1, connect(&vm, memory, config.devices, confine)?));
     let ending = Arc::new(Ending::new(config.vcpus)?);
-    let vcpus = vcpus::start(&vm, config.vcpus, entry, &bus, &ending);
+    let vcpus = vcpus::start(&vm, config.vcpus, entry, &bus, &ending, confine);
     let vcpus = match vcpus {
         Ok(vcpus) => vcpus,
         Err((started, error)) => {
@@ -130,14 +136,15 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
             return Err(error);
         }
     };
-    let outcome = ending.wait(&config.stop, &vcpus);
+    // All threads are made.
+    let outcome = confine(Thread::Main).map(|()| ending.wait(&config.stop, &vcpus));
     vcpus::stop(vcpus, &ending);
     bus.stop();
     if let Some(typist) = typist.flatten() {
         typist.stop();
     }
     vm.disconnect_interrupts();
-    Ok(outcome?)
+    Ok(outcome??)
 }
 
 /// Tells the guest what it has, and returns the address of ACPI's root pointer, if any.
@@ -162,6 +169,7 @@ fn connect(
     vm: &Vm,
     memory: GuestMemoryMmap,
     devices: Vec<Box<dyn Device>>,
+    confine: Confine,
 ) -> Result<Vec<Transport>, Error> {
     let memory = Arc::new(memory);
     let mut transports = Vec::with_capacity(devices.len());
@@ -169,7 +177,7 @@ fn connect(
         let name = device.name();
         let line = EventFd::new(EFD_NONBLOCK)?;
         vm.connect_interrupt(&line, gsi)?;
-        let transport = Transport::new(device, Arc::clone(&memory), line)
+        let transport = Transport::new(device, Arc::clone(&memory), line, confine)
             .map_err(|source| Error::Device { device: name, source })?;
         let bell = layout::VIRTIO_MMIO + index * layout::VIRTIO_MMIO_SIZE + QUEUE_NOTIFY;
         for (value, kick) in (0u32..).zip(transport.kicks()) {
@@ -181,10 +189,15 @@ fn connect(
 }
 
 /// Wires COM1, and sets somebody to type if there is something to be typed.
-fn com1(vm: &Vm, ends: serial::Ends) -> Result<(Arc<Mutex<Com1>>, Option<Typist>), Error> {
+fn com1(
+    vm: &Vm,
+    ends: serial::Ends,
+    confine: Confine,
+) -> Result<(Arc<Mutex<Com1>>, Option<Typist>), Error> {
     let line = EventFd::new(EFD_NONBLOCK)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
     let com1 = Arc::new(Mutex::new(Com1::new(Line(line), ends.output)?));
-    let typist = ends.input.map(|input| Typist::start(Arc::clone(&com1), input)).transpose()?;
+    let typist =
+        ends.input.map(|input| Typist::start(Arc::clone(&com1), input, confine)).transpose()?;
     Ok((com1, typist))
 }

@@ -62,6 +62,13 @@ impl<'a> Answers<'a> {
         Self { different: vec![Answer::Always(action), closed], calls }
     }
 
+    /// This for every call that is not set, x32's too.
+    pub(super) fn only(action: Action) -> Self {
+        let mut answers = Self::new(action);
+        answers.different.iter_mut().for_each(|answer| *answer = Answer::Always(action));
+        answers
+    }
+
     /// Sets the answer for a call. One beyond [`LAST`] keeps the first that was set.
     pub(super) fn set(&mut self, call: u32, answer: Answer<'a>) {
         let found = self.different.iter().position(|known| *known == answer);

@@ -1,5 +1,6 @@
 //! The filter of the workload's system calls: moat's own, or the user's.
 
+pub mod allow;
 mod answers;
 mod ready;
 mod table;

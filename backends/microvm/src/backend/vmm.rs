@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use moat_core::sandbox::ExitStatus;
 use moat_core::spec::Signal;
 use moat_core::wire::SHARE_TAG;
 use moat_init::cgroup::JoinFiles;
@@ -31,13 +32,14 @@ use nix::unistd::{Pid, getegid, geteuid, pipe2};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::jail;
+use super::jail::JailError;
 use super::share::{SHARE, Shared};
 use crate::boot::{Discovery, KernelFormat, Piece};
 use crate::devices::serial;
 use crate::devices::virtio::Device;
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::vsock::Vsock;
+use crate::jail::{killed, leave_free, rights};
 use crate::machine::{self, MachineConfig, Outcome};
 
 /// The most that the VMM says about its end, in bytes.
@@ -110,7 +112,8 @@ pub(super) struct VmmProcess {
     ending: UnixStream,
     /// Written to ask it to end.
     stop: EventFd,
-    reaped: bool,
+    /// Once it is reaped: by which signal it was killed, if by any.
+    reaped: Option<Option<Signal>>,
 }
 
 /// How a VMM's process ended, in its own words.
@@ -167,7 +170,7 @@ pub(super) fn launch(
     let namespaces = namespaces(maps_ids);
     let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
         .map_err(LaunchError::Clone)?;
-    let process = VmmProcess { child, ending, stop, reaped: false };
+    let process = VmmProcess { child, ending, stop, reaped: None };
     process.let_go(maps_ids)?;
     Ok(Vmm { process, agent, console: console.into() })
 }
@@ -216,20 +219,25 @@ impl VmmProcess {
 
     /// Ends and reaps it.
     pub(super) fn end(&mut self) {
-        if !self.reaped {
+        if self.reaped.is_none() {
             // All fail only for a process that is gone already.
             let _ = self.stop.write(1);
             if !self.wait(STOP_LIMIT) {
                 let _ = self.child.signal(Signal::KILL);
             }
-            let _ = self.child.wait();
-            self.reaped = true;
+            self.reaped = Some(match self.child.wait() {
+                Ok(ExitStatus::Signal(signal)) => Some(signal),
+                _ => None,
+            });
         }
     }
 
     /// How it ended, in its own words; `None` when it was killed or said nothing that makes sense.
-    /// To be called once it has ended.
+    /// To be called once it has ended, and was reaped.
     pub(super) fn ending(&self) -> Option<Ending> {
+        if self.reaped.flatten().is_some_and(|signal| signal.number() == libc::SIGSYS) {
+            return Some(Ending::Failed { reasons: vec![killed::by_filter(self.pid())] });
+        }
         let mut text = String::new();
         (&self.ending).take(ENDING_LIMIT).read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
@@ -271,6 +279,16 @@ fn body(parts: Parts, ends: Ends, join: &JoinFiles) -> u8 {
     0
 }
 
+/// The file server does not take what was put together for it.
+#[derive(Debug, thiserror::Error)]
+#[error("can't share {}", .root.display())]
+struct Unshared {
+    /// What was to be the root.
+    root: PathBuf,
+    /// The reason.
+    source: io::Error,
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn wait_for_go(ending: &mut UnixStream, join: &JoinFiles) -> Result<(), Failure> {
@@ -293,13 +311,18 @@ fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<
     let mut keep: Vec<RawFd> = keep.iter().chain(ends).copied().collect();
     keep.extend([parts.kvm.as_raw_fd(), parts.kernel.as_raw_fd()]);
     descriptor::keep_only(&mut keep)?;
-    jail::set_limits()?;
-    Ok(jail::drop_rights()?)
+    let failed = |action, what: &str| {
+        let path = what.into();
+        move |source| JailError { action, path, source }
+    };
+    rights::set_limits().map_err(failed("set", "resource limits"))?;
+    Ok(rights::keep_file_rights().map_err(failed("drop", "capabilities"))?)
 }
 
 fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<Ending, Failure> {
-    let devices: Vec<Box<dyn Device>> =
-        vec![Box::new(Fs::new(SHARE_TAG, Path::new(SHARE))?), Box::new(Vsock::new(agent.into())?)];
+    let root = parts.shared.root;
+    let share = Fs::new(SHARE_TAG, Path::new(SHARE)).map_err(|source| Unshared { root, source })?;
+    let devices: Vec<Box<dyn Device>> = vec![Box::new(share), Box::new(Vsock::new(agent.into())?)];
     let config = MachineConfig {
         kernel: parts.kernel,
         kernel_format: parts.kernel_format,
@@ -312,6 +335,7 @@ fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<
         // Line by line, since the guest's console comes byte by byte.
         serial: Some(serial::Ends { output: Box::new(LineWriter::new(console)), input: None }),
         stop,
+        confine: leave_free,
     };
     Ok(match machine::run(parts.kvm, config)? {
         Outcome::Stopped | Outcome::PoweredOff | Outcome::Halted => Ending::Off,

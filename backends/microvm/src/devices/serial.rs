@@ -17,6 +17,8 @@ use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::jail::{Confine, Thread};
+
 /// The serial port's interrupt line.
 #[derive(Debug)]
 pub struct Line(pub EventFd);
@@ -119,15 +121,22 @@ const BLOCK: usize = 64;
 const RETRY: Duration = Duration::from_millis(50);
 
 impl Typist {
-    /// Begins to type what comes from `input`.
+    /// Begins to type what comes from `input`, in a thread that confines itself first.
     ///
     /// # Errors
     /// When the host gives no thread or event descriptor.
-    pub fn start(com1: Arc<Mutex<Com1>>, input: File) -> io::Result<Self> {
+    pub fn start(com1: Arc<Mutex<Com1>>, input: File, confine: Confine) -> io::Result<Self> {
         let room = Arc::clone(&lock(&com1).0.events().0);
         let stop = event()?;
         let stopped = Arc::clone(&stop);
         let body = move || {
+            if let Err(refused) = confine(Thread::Device("com1")) {
+                tracing::error!(
+                    error = &refused as &dyn std::error::Error,
+                    "the console has no input"
+                );
+                return;
+            }
             if let Err(error) = type_on(&com1, input, &room, &stopped) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -198,6 +207,7 @@ fn ready(fd: BorrowedFd<'_>, stop: &Event, until: Option<Instant>) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jail::leave_free;
 
     /// Registers: data; line status, whose bit 0 says that there is some.
     const DATA: u8 = 0;
@@ -215,7 +225,7 @@ mod tests {
         let com1 = Arc::new(Mutex::new(Com1::new(line, Box::new(io::sink())).unwrap()));
         let (input, mut keys) = io::pipe().unwrap();
         let input = File::from(std::os::fd::OwnedFd::from(input));
-        let typist = Typist::start(Arc::clone(&com1), input).unwrap();
+        let typist = Typist::start(Arc::clone(&com1), input, leave_free).unwrap();
         let text: Vec<u8> = (0..=255).cycle().take(1000).collect();
         keys.write_all(&text).unwrap();
         let mut seen = Vec::new();

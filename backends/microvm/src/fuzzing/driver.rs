@@ -110,8 +110,13 @@ impl Driver {
             .iter()
             .map(|&size| Queue { entries: size.min(ENTRIES), ..Queue::default() })
             .collect();
-        let transport =
-            Transport::new(device, Arc::clone(&memory), line.try_clone().unwrap()).unwrap();
+        let transport = Transport::new(
+            device,
+            Arc::clone(&memory),
+            line.try_clone().unwrap(),
+            crate::jail::leave_free,
+        )
+        .unwrap();
         Self { memory, transport, line, lines, queues, next_buffer: BUFFERS }
     }
 

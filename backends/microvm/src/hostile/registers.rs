@@ -98,7 +98,7 @@ fn a_machine_answers_at_every_address_and_port() {
     let line = || EventFd::new(EFD_NONBLOCK).unwrap();
     let transports: Vec<_> = devices(&around)
         .into_iter()
-        .map(|device| Transport::new(device, memory(), line()).unwrap())
+        .map(|device| Transport::new(device, memory(), line(), crate::jail::leave_free).unwrap())
         .collect();
     let pages = u64::try_from(transports.len()).unwrap();
     let com1 = Com1::new(Line(line()), Box::new(io::sink())).unwrap();

@@ -6,6 +6,7 @@ use moat_core::diagnose::{Code, Fault};
 
 use super::{MAX_DEVICES, MAX_VCPUS};
 use crate::devices::virtio::Broken;
+use crate::jail::Refused;
 use crate::{boot, hv, memory};
 
 /// Why a machine could not be made.
@@ -46,6 +47,9 @@ pub enum Error {
     /// An event descriptor, a thread, or a signal handler.
     #[error("the host refused what the machine needs to run")]
     Host(#[from] io::Error),
+    /// The confinement of a thread.
+    #[error("can't confine the machine's threads")]
+    Confine(#[from] Refused),
 }
 
 impl From<Error> for Fault {
@@ -62,6 +66,11 @@ impl From<Error> for Fault {
                 "ask for less memory, or raise the limit: `ulimit -v` says what it is",
             ),
             Error::Boot(source) => (Code::Kernel, "the guest can't be booted", boot_hint(source)),
+            Error::Confine(_) => (
+                Code::Unavailable,
+                "the micro-VM can't be confined",
+                "use a kernel with CONFIG_SECCOMP_FILTER",
+            ),
             Error::Hypervisor(_) => (
                 Code::Unavailable,
                 "micro-VMs can't run here",

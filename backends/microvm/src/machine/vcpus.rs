@@ -14,6 +14,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use super::{Error, Outcome};
 use crate::devices::bus::{Bus, Request};
 use crate::hv::{Entry, Exit, Kicker, Vcpu, Vm};
+use crate::jail::{Confine, Thread};
 
 /// Where the first thread to know leaves how the machine ended.
 pub(super) struct Ending {
@@ -126,6 +127,7 @@ pub(super) fn start(
     entry: Entry,
     bus: &Arc<Bus>,
     ending: &Arc<Ending>,
+    confine: Confine,
 ) -> Result<Vec<Running>, (Vec<Running>, Error)> {
     // All vCPUs exist before the first runs, so that it finds them when it sends start-up
     // interrupts.
@@ -143,9 +145,13 @@ pub(super) fn start(
     let mut running = Vec::with_capacity(made.len());
     for (id, (vcpu, kicker)) in made.into_iter().enumerate() {
         let (bus, ending) = (Arc::clone(bus), Arc::clone(ending));
-        let thread = std::thread::Builder::new()
-            .name(format!("vcpu{id}"))
-            .spawn(move || ending.set(drive(vcpu, id, &bus, &ending)));
+        let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
+            let outcome = match confine(Thread::Vcpu) {
+                Ok(()) => drive(vcpu, id, &bus, &ending),
+                Err(refused) => Outcome::Crashed { reason: refused.to_string() },
+            };
+            ending.set(outcome);
+        });
         match thread {
             Ok(thread) => running.push(Running { thread, kicker }),
             Err(error) => return Err((running, error.into())),

@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Device;
 use super::mmio::Transport;
+use crate::jail::leave_free;
 
 /// Descriptor flags (virtio 1.2, 2.7.5).
 pub(super) const NEXT: u16 = 1;
@@ -53,7 +54,8 @@ impl Driver {
         let line = EventFd::new(EFD_NONBLOCK).unwrap();
         let queues = u32::try_from(device.queue_sizes().len()).unwrap();
         let transport =
-            Transport::new(device, Arc::clone(&memory), line.try_clone().unwrap()).unwrap();
+            Transport::new(device, Arc::clone(&memory), line.try_clone().unwrap(), leave_free)
+                .unwrap();
         let state = vec![(0, 0, 0); usize::try_from(queues).unwrap()];
         Self { memory, transport, line, queues, state }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! idle --DRIVER_OK--> running --status 0--> idle
-//!                        | the device's thread panicked
+//!                        | the device's thread panicked, or could not be confined
 //!                        v
 //!                      lost
 //! ```
@@ -10,7 +10,6 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
@@ -18,7 +17,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::config::Config;
 use super::queue::Ring;
+use super::worker::Worker;
 use super::{Active, Broken, Device, Interrupt};
+use crate::jail::Confine;
 
 /// Register offsets (table 4.1).
 mod register {
@@ -72,18 +73,22 @@ const FEATURES: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
 
 /// The device's life.
 enum State {
-    Idle(Box<dyn Device>),
-    Running { thread: JoinHandle<Box<dyn Device>>, stop: EventFd },
+    Idle,
+    Running { stop: EventFd },
     Lost,
 }
 
 /// A virtio device's registers.
 pub struct Transport {
     state: State,
+    worker: Worker,
     kind: u32,
     /// What the transport and the device offer.
     features: u64,
+    queue_features: &'static [u64],
     config: Arc<Config>,
+    /// What it holds when a driver begins.
+    fresh_config: Vec<u8>,
     name: &'static str,
     memory: Arc<GuestMemoryMmap>,
     interrupt: Arc<Interrupt>,
@@ -106,15 +111,17 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Registers for `device`, whose interrupt is `line`.
+    /// Registers for `device`, whose interrupt is `line`. Its thread, which is made here, confines
+    /// itself with `confine` first.
     ///
     /// # Errors
-    /// When the host gives no event descriptors, or the device's queue sizes are not powers of
-    /// two.
+    /// When the host gives no event descriptors or no thread, or the device's queue sizes are not
+    /// powers of two.
     pub fn new(
         device: Box<dyn Device>,
         memory: Arc<GuestMemoryMmap>,
         line: EventFd,
+        confine: Confine,
     ) -> Result<Self, Broken> {
         let mut queues = Vec::new();
         let mut kicks = Vec::new();
@@ -127,9 +134,12 @@ impl Transport {
         Ok(Self {
             kind: device.kind(),
             features: FEATURES | device.features(),
+            queue_features: device.queue_features(),
             config: Arc::new(Config::new(device.config(), writable, Arc::clone(&interrupt))),
+            fresh_config: device.config().to_vec(),
             name: device.name(),
-            state: State::Idle(device),
+            state: State::Idle,
+            worker: Worker::new(device, Arc::clone(&interrupt), confine)?,
             memory,
             interrupt,
             queues,
@@ -280,10 +290,8 @@ impl Transport {
 
     fn start(&mut self) -> Result<(), Broken> {
         let features = self.driver_features & !FEATURES;
-        let State::Idle(device) = &self.state else {
-            return Err(virtio_queue::Error::QueueNotReady.into());
-        };
-        let used = device.queues(features);
+        let missing = self.queue_features.iter().filter(|feature| features & **feature == 0);
+        let used = self.queues.len().saturating_sub(missing.count());
         let mut rings = Vec::with_capacity(used);
         for (queue, kick) in self.queues.iter_mut().zip(&self.kicks).take(used) {
             queue.set_event_idx(self.driver_features & EVENT_IDX != 0);
@@ -294,26 +302,26 @@ impl Transport {
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let config = Arc::clone(&self.config);
         let active = Active { features, rings, config, stop: stop.try_clone()? };
-        let State::Idle(device) = mem::replace(&mut self.state, State::Lost) else {
+        if !matches!(self.state, State::Idle) || self.worker.start(active).is_err() {
+            self.state = State::Lost;
             return Err(virtio_queue::Error::QueueNotReady.into());
-        };
-        let interrupt = Arc::clone(&self.interrupt);
-        let thread = std::thread::Builder::new()
-            .name(self.name.to_owned())
-            .spawn(move || serve(device, active, &interrupt))?;
-        self.state = State::Running { thread, stop };
+        }
+        self.state = State::Running { stop };
         Ok(())
     }
 
-    /// Ends the device's thread, if it runs.
+    /// Makes the device's thread stop serving, if it does.
     pub fn stop(&mut self) {
         match mem::replace(&mut self.state, State::Lost) {
-            State::Running { thread, stop } => {
+            State::Running { stop } => {
                 // Can't fail: one write to a fresh counter.
                 let _ = stop.write(1);
-                match thread.join() {
-                    Ok(device) => self.state = State::Idle(device),
-                    Err(_) => tracing::error!(device = self.name, "the device's thread panicked"),
+                match self.worker.wait() {
+                    Ok(config) => {
+                        self.fresh_config = config;
+                        self.state = State::Idle;
+                    }
+                    Err(_) => tracing::error!(device = self.name, "the device's thread is gone"),
                 }
             }
             idle => self.state = idle,
@@ -328,8 +336,8 @@ impl Transport {
             let _ = kick.read();
         }
         let lost = match &self.state {
-            State::Idle(device) => {
-                self.config.restart(device.config());
+            State::Idle => {
+                self.config.restart(&self.fresh_config);
                 false
             }
             _ => true,
@@ -342,17 +350,6 @@ impl Transport {
         self.queue_sel = 0;
         self.status = 0;
     }
-}
-
-/// The device's thread.
-fn serve(mut device: Box<dyn Device>, active: Active, interrupt: &Interrupt) -> Box<dyn Device> {
-    if let Err(reason) = device.run(active) {
-        let reason: &dyn std::error::Error = &reason;
-        tracing::warn!(device = device.name(), reason, "stopped");
-        // Without its interrupt line the guest finds the status by itself.
-        let _ = interrupt.ask_reset();
-    }
-    device
 }
 
 /// The low (0) or high (1) half of `value`; there are no more.

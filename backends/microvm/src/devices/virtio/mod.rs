@@ -1,8 +1,8 @@
 //! virtio devices (OASIS Virtual I/O Device Version 1.2), modern only, over MMIO.
 //!
-//! A device is idle until its driver is ready, then runs in a thread of its own until the driver
-//! resets it or the machine ends. All that it reads from rings and buffers is the guest's, so
-//! hostile: a broken ring ends the thread and asks for a reset, and never the process.
+//! A device is idle until its driver is ready, then serves it, in a thread of its own that was made
+//! with the machine, until the driver resets it or the machine ends. All that it reads from rings
+//! and buffers is the guest's, so hostile: a broken ring ends the thread and asks for a reset, and never the process.
 
 pub mod balloon;
 pub mod blk;
@@ -22,6 +22,7 @@ pub mod rng;
 #[cfg(test)]
 mod tests;
 pub mod vsock;
+mod worker;
 
 use std::io;
 use std::ops::Range;
@@ -34,6 +35,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use config::Config;
 use queue::Ring;
+
+use crate::jail::Confine;
 
 /// Why a device stopped working.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +66,10 @@ pub trait Device: Send {
     /// The size of each of its queues, powers of two.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// How many of its queues, from the first on, a driver uses that took these of
-    /// [`Device::features`].
-    fn queues(&self, _features: u64) -> usize {
-        self.queue_sizes().len()
+    /// Those of [`Device::features`] that bring a queue each, without which a driver uses one less,
+    /// from the first on.
+    fn queue_features(&self) -> &'static [u64] {
+        &[]
     }
 
     /// Feature bits of its own (section 5) that it offers, besides those of the transport.
@@ -80,6 +83,16 @@ pub trait Device: Send {
     /// What of its configuration space the driver may write.
     fn config_writable(&self) -> Range<usize> {
         0..0
+    }
+
+    /// Makes the threads that it needs beside its own, each of which confines itself first. Called
+    /// once, before there is a guest: later, none can be made.
+    ///
+    /// # Errors
+    /// When the host refuses one.
+    fn prepare(&mut self, confine: Confine) -> io::Result<()> {
+        let _ = confine;
+        Ok(())
     }
 
     /// Serves the driver until `active.stop` is signalled. Called once after each time the

@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Device;
 use super::mmio::Transport;
+use crate::jail::leave_free;
 
 /// One part of a chain.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +62,8 @@ impl Rig {
         let memory = Arc::new(crate::memory::create_small(size).unwrap());
         let line = EventFd::new(EFD_NONBLOCK).unwrap();
         let transport =
-            Transport::new(device, Arc::clone(&memory), line.try_clone().unwrap()).unwrap();
+            Transport::new(device, Arc::clone(&memory), line.try_clone().unwrap(), leave_free)
+                .unwrap();
         Self { transport, memory, line, queues: vec![Queue::default(); queues] }
     }
 

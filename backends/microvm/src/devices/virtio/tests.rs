@@ -12,6 +12,7 @@ use super::fs::Fs;
 use super::mmio::Transport;
 use super::queue::Ring;
 use super::{Device, Interrupt};
+use crate::jail::leave_free;
 
 const MEMORY: u64 = 1 << 20;
 const SIZE: u16 = 16;
@@ -173,7 +174,8 @@ proptest! {
 }
 
 fn transport(device: Box<dyn Device>, memory: Arc<GuestMemoryMmap>) -> Transport {
-    Transport::new(device, memory, EventFd::new(EFD_NONBLOCK).unwrap()).unwrap()
+    let line = EventFd::new(EFD_NONBLOCK).unwrap();
+    Transport::new(device, memory, line, leave_free).unwrap()
 }
 
 fn register(transport: &Transport, offset: u64) -> u32 {

@@ -211,9 +211,8 @@ impl Device for Balloon {
         &QUEUES
     }
 
-    fn queues(&self, features: u64) -> usize {
-        let optional = [STATS_VQ, REPORTING];
-        2 + optional.into_iter().filter(|feature| features & feature != 0).count()
+    fn queue_features(&self) -> &'static [u64] {
+        &[STATS_VQ, REPORTING]
     }
 
     fn features(&self) -> u64 {

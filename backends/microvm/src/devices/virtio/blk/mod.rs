@@ -43,6 +43,7 @@ use request::{Request, Rules};
 use super::queue::{Parts, Ring};
 use super::rate::{Limiter, LimiterError, Limits};
 use super::{Active, Broken, Device, Poller};
+use crate::jail::Confine;
 
 /// Section 5.2.1.
 const KIND: u32 = 2;
@@ -162,6 +163,10 @@ impl Device for Disk {
 
     fn config(&self) -> &[u8] {
         &self.config
+    }
+
+    fn prepare(&mut self, confine: Confine) -> io::Result<()> {
+        self.pool.start(confine)
     }
 
     fn run(&mut self, active: Active) -> Result<(), Broken> {

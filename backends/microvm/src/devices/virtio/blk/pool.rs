@@ -11,9 +11,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::backing::Backing;
 use super::layout::Status;
 use super::request::Request;
+use crate::jail::{Confine, Thread};
 
 /// How many requests wait for the host's disk at once.
 const WORKERS: usize = 4;
+
+/// The workers' name.
+const NAME: &str = "virtio-blk-io";
 
 /// A worker calls the kernel from a few frames deep.
 const STACK: usize = 128 << 10;
@@ -54,16 +58,24 @@ impl Pool {
             idle: Condvar::new(),
             bell: EventFd::new(EFD_NONBLOCK)?,
         });
-        let mut pool = Self { shared, workers: Vec::with_capacity(WORKERS) };
+        Ok(Self { shared, workers: Vec::with_capacity(WORKERS) })
+    }
+
+    /// Makes the workers, each of which confines itself first.
+    pub(super) fn start(&mut self, confine: Confine) -> io::Result<()> {
         for _ in 0..WORKERS {
-            let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new()
-                .name("virtio-blk-io".to_owned())
-                .stack_size(STACK)
-                .spawn(move || shared.serve())?;
-            pool.workers.push(worker);
+            let shared = Arc::clone(&self.shared);
+            let body = move || match confine(Thread::Device(NAME)) {
+                Ok(()) => shared.serve(),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "a disk lacks a worker");
+                }
+            };
+            let builder = std::thread::Builder::new().name(NAME.to_owned()).stack_size(STACK);
+            self.workers.push(builder.spawn(body)?);
         }
-        Ok(pool)
+        Ok(())
     }
 
     pub(super) fn backing(&self) -> &Backing {
