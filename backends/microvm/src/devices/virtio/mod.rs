@@ -108,7 +108,7 @@ pub trait Device: Send {
 pub struct Active {
     /// What the driver took of [`Device::features`].
     pub features: u64,
-    /// Its queues, in the device's order, as many as [`Device::queues`] says.
+    /// Its queues, in the device's order, as many as [`Device::queue_features`] says.
     pub rings: Vec<Ring>,
     /// Its configuration space.
     pub config: Arc<Config>,
