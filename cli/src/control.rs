@@ -233,6 +233,12 @@ impl Client {
                 self.session = Some(begin(exec, process, descriptors)?);
                 Ok(None)
             }
+            Request::Resize(size) => {
+                if let (Some(session), Some(exec)) = (self.session, instance.exec()?) {
+                    exec.resize(session, size)?;
+                }
+                Ok(None)
+            }
             Request::Signal(signal) => {
                 if let (Some(session), Some(exec)) = (self.session, instance.exec()?) {
                     exec.signal(session, signal)?;

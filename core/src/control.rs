@@ -13,8 +13,8 @@
 //! of another version, a message over its limit, or one that does not decode, ends the connection.
 //!
 //! A request is answered by one reply. Only [`Request::Exec`] is answered by more: `Started` (with
-//! the master of the terminal, if there is one) and `Exited`, or `Failed`; in between,
-//! [`Request::Signal`] is not answered at all.
+//! the master of the terminal, if there is one, or a stream socket that leads to it) and `Exited`, or
+//! `Failed`; in between, [`Request::Signal`] and [`Request::Resize`] are not answered at all.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -29,7 +29,7 @@ use crate::spec::{GuestPath, Signal, User};
 use crate::workload::Figures;
 
 /// The version of this protocol. The moat that asks may be newer than the one that answers.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The name of the socket in an instance's directory.
 pub const SOCKET: &str = "control";
@@ -55,6 +55,9 @@ pub enum Request {
     Resume,
     /// Tell what the workload uses.
     Stats,
+    /// The terminal of the process that this connection has started has a new size. Only where what
+    /// came with [`Reply::Started`] is no terminal itself.
+    Resize(TerminalSize),
 }
 
 /// One more process in a workload. What is not said is as the workload's own process has it.
@@ -75,7 +78,8 @@ pub struct NewProcess {
 /// What the monitor answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The process runs. With it comes the master of its terminal, if it has one.
+    /// The process runs. With it comes the master of its terminal, if it has one, or a stream socket
+    /// that leads to it.
     Started,
     /// The process has ended.
     Exited(ExitStatus),

@@ -289,6 +289,9 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         "try again" if step == "start the workload" => {
             Some("raise `resources.pids`: moat's reaper is one of them (or set `init = false`)")
         }
+        "try again" if step == "enter the workload" => {
+            Some("it may have as many processes as `resources.pids` allows: raise it")
+        }
         "not a directory" | "is a directory" if step.starts_with("mount ") => {
             Some("a directory is mounted on a directory, and a file on a file")
         }

@@ -209,6 +209,13 @@ pub trait Exec {
     /// When the kernel or the guest refuses.
     fn signal(&mut self, session: SessionId, signal: Signal) -> Result<(), Fault>;
 
+    /// Tells a session's terminal its new size, where that is not done by way of what
+    /// [`SessionEvent::Started`] gave: of the master of a terminal this is not asked.
+    ///
+    /// # Errors
+    /// When the guest can't be told.
+    fn resize(&mut self, session: SessionId, size: TerminalSize) -> Result<(), Fault>;
+
     /// Nobody waits for a session any more. One whose command does not run yet is ended; one that
     /// runs goes on, without its terminal.
     ///
@@ -246,8 +253,8 @@ pub struct SessionId(pub u64);
 pub enum SessionEvent {
     /// Its command runs.
     Started {
-        /// The master of its terminal, if it has one. When the last copy is closed, its processes
-        /// get SIGHUP.
+        /// The master of its terminal, if it has one, or a stream socket that leads to it. When the
+        /// last copy is closed, its processes get SIGHUP.
         terminal: Option<OwnedFd>,
     },
     /// Its command did not come to run.

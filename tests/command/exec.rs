@@ -132,15 +132,15 @@ fn clients_that_say_nothing_or_nonsense_hold_nobody_up() -> Result<()> {
     // More than are served at a time, and some in the middle of a message.
     let silent = (0..300).map(|_| client()).collect::<Result<Vec<_>>>()?;
     for socket in silent.iter().skip(200) {
-        let _ = say(socket, &[&[1, 1][..], &[0; 1000]].concat());
+        let _ = say(socket, &[&[2, 1][..], &[0; 1000]].concat());
     }
-    for nonsense in [&b""[..], b"x", b"\x02\x00", b"\x01\x00\xff\xff\xff", b"\x01\x02"] {
+    for nonsense in [&b""[..], b"x", b"\x01\x00", b"\x02\x00\xff\xff\xff", b"\x02\x02"] {
         let socket = client()?;
         let _ = say(&socket, nonsense);
     }
     // An order to start a process, but without its streams; and one that does not hear the answer.
     for _ in 0..50 {
-        let _ = say(&client()?, b"\x01\x00\x00\x01\x04true\x00\x00\x00\x00");
+        let _ = say(&client()?, b"\x02\x00\x00\x01\x04true\x00\x00\x00\x00");
     }
     running.sh("echo served")?.status(0)?.stdout("served\n")?;
     running.live().write(b"and the workload too\n")?;

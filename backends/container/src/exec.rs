@@ -2,19 +2,18 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::fault_point::FaultPoint;
-use moat_core::sandbox::{Process, StartError};
+use moat_core::sandbox::{Process, StartError, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::workload::{self, Exec, SessionEvent, SessionId};
 use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::enter::{self, Door, Way};
+use moat_init::rootfs::UserNamespace;
 use moat_init::session::{self, Heard, Places, Ready, Session};
 use moat_init::watch::Watch;
 use nix::errno::Errno;
-use nix::sched::CloneFlags;
 
 use crate::create::{own_pipes, unjoinable};
 use crate::fault::{self, fault};
@@ -94,27 +93,13 @@ impl Running {
         let join = self.cgroup.as_ref().map(Cgroup::join_files).transpose();
         let way = match &self.sessions.namespaces {
             Some(namespaces) => Way::By(namespaces),
-            None => Way::Through(self.first(), kinds(self.cgroup.is_some())),
+            None => {
+                Way::Through(self.first(), enter::kinds(UserNamespace::Own, self.cgroup.is_some()))
+            }
         };
         let cgroup: JoinFiles = join.map_err(unjoinable)?.unwrap_or_default();
         let mapping = &self.sessions.mapping;
         Ok(Door { way, ids: mapping.ids(), exposed: mapping.exposes_executable(), cgroup })
-    }
-}
-
-/// The namespaces that a container made by root has of its own.
-fn kinds(cgroup: bool) -> CloneFlags {
-    let kinds = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNET;
-    // A kernel may have none of cgroups.
-    if cgroup && Path::new("/proc/self/ns/cgroup").exists() {
-        kinds | CloneFlags::CLONE_NEWCGROUP
-    } else {
-        kinds
     }
 }
 
@@ -148,6 +133,11 @@ impl Exec for Running {
         let Some((_, session)) = found else { return Ok(()) };
         let what = || format!("can't send signal {}", signal.number());
         session.signal(signal).map_err(|errno| fault(what(), errno))
+    }
+
+    /// Whoever was given the terminal's master has done it.
+    fn resize(&mut self, _: SessionId, _: TerminalSize) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn abandon(&mut self, session: SessionId) -> Result<(), Fault> {

@@ -299,7 +299,9 @@ impl Stream {
         let Some(from) = &self.from else { return false };
         let mut buffer = [0; BUFFER];
         match read(from, &mut buffer) {
-            Err(Errno::EINTR) => true,
+            // The other side of a socket was closed with something unread. It is told once, before what
+            // was sent from there (`unix_release_sock` and `sock_error` in the kernel).
+            Err(Errno::EINTR | Errno::ECONNRESET) => true,
             Err(Errno::EAGAIN) => false,
             // EIO: nobody has the other end of the terminal any more (pty(7)).
             Ok(0) | Err(_) => {

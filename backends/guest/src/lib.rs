@@ -4,9 +4,10 @@
 //! ```text
 //! boot      leave the initramfs' root, mount, load modules, mount the share
 //! channel   frames over the socket to the host
-//! session   Ready, Start, the workload, its streams, Exited: one poll loop
+//! session   Ready, Start, the workload, Exited: one poll loop
 //! workload  cgroup, namespaces, moat-init
-//! stdio     the workload's ends of its streams and ours
+//! further   more processes in it: their streams, their ends
+//! stdio     a process's ends of its streams and ours
 //! seed      wall clock and entropy
 //! ```
 //! The workload lives in a pid, mount, ipc, uts, net and cgroup namespace of its own, so that it
@@ -15,6 +16,7 @@
 
 mod boot;
 mod channel;
+mod further;
 mod modules;
 mod seed;
 mod session;

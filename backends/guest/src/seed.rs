@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_settime};
+use nix::time::{ClockId, clock_gettime, clock_settime};
 
 /// `RNDADDENTROPY`, `_IOW('R', 0x03, int [2])` (linux/random.h).
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
@@ -31,6 +31,17 @@ pub(crate) fn set_clock(nanos: u64) -> Result<(), Errno> {
     let seconds = i64::try_from(nanos / 1_000_000_000).map_err(|_| Errno::EINVAL)?;
     let rest = i64::try_from(nanos % 1_000_000_000).map_err(|_| Errno::EINVAL)?;
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(seconds, rest))
+}
+
+/// So far may the wall clock be off before it is set again. A message takes its time too.
+const TOLERANCE: i128 = 500_000_000;
+
+/// Sets the wall clock, unless it is right already, as the host's processor's own clock mostly keeps
+/// it.
+pub(crate) fn correct_clock(nanos: u64) -> Result<(), Errno> {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME)?;
+    let now = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    if (now - i128::from(nanos)).abs() <= TOLERANCE { Ok(()) } else { set_clock(nanos) }
 }
 
 /// Adds the bytes to the kernel's generator and credits them in full.

@@ -5,7 +5,8 @@
 //!                        |                                                               |
 //!                        +--Failed--> over <----------Exited, all output sent------------+
 //! ```
-//! The host hangs up in `over`, and anywhere else when it was itself ended.
+//! The host hangs up in `over`, and anywhere else when it was itself ended. While the workload runs,
+//! the host has further processes started in it, and asks what it uses.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -13,14 +14,17 @@ use std::time::{Duration, Instant};
 
 use moat_core::cgroup::Hierarchy;
 use moat_core::sandbox::{Exit, StartError};
-use moat_core::wire::{FromGuest, STREAM_LIMIT, Start, Stream, ToGuest, VERSION, WireError};
+use moat_core::wire::{
+    FromGuest, Message, STREAM_LIMIT, Session as Number, Start, ToGuest, VERSION, WireError,
+};
 use moat_init::control::Report;
 use moat_init::watch::Watch;
 use nix::poll::PollFlags;
 
 use crate::channel::{Channel, ChannelError};
+use crate::further::{self, Furthers};
 use crate::seed;
-use crate::stdio::{self, Pumped, Source, Streams};
+use crate::stdio::{self, Streams, StreamsReady};
 use crate::workload::{self, Workload};
 
 /// How long an output stream of a workload that has ended may stay open and silent. Its processes
@@ -76,6 +80,7 @@ pub fn serve(channel: OwnedFd, surroundings: &Surroundings) -> Result<(), Sessio
         channel: Channel::new(channel)?,
         surroundings,
         phase: Phase::Waiting,
+        furthers: Furthers::default(),
         buffer: vec![0; STREAM_LIMIT].into_boxed_slice(),
     };
     session.channel.send(&FromGuest::Ready { version: VERSION, kernel: kernel_release() })?;
@@ -97,6 +102,7 @@ struct Session<'a> {
     channel: Channel,
     surroundings: &'a Surroundings,
     phase: Phase,
+    furthers: Furthers,
     buffer: Box<[u8]>,
 }
 
@@ -107,8 +113,8 @@ struct Events {
     channel_out: bool,
     control: bool,
     ended: bool,
-    stdin: bool,
-    outputs: [bool; 2],
+    streams: StreamsReady,
+    furthers: further::Ready,
     silence: bool,
 }
 
@@ -127,13 +133,11 @@ impl Session<'_> {
                 self.on_message(message)?;
             }
         }
-        self.move_output(&events)?;
-        if events.stdin
-            && let Some(streams) = self.phase.streams_mut()
-            && let Some(credit) = streams.stdin.pump()
-        {
-            self.channel.send(&FromGuest::Credit(credit))?;
+        if let Some(streams) = self.phase.streams_mut() {
+            let buffer = &mut self.buffer;
+            streams.pass(Number::WORKLOAD, &events.streams, &mut self.channel, buffer)?;
         }
+        self.furthers.pass(&events.furthers, &mut self.channel, &mut self.buffer)?;
         if events.control {
             self.on_report()?;
         } else if events.ended {
@@ -151,42 +155,78 @@ impl Session<'_> {
         let workload = self.phase.workload();
         let control = watch.add(workload.and_then(Workload::control_fd), PollFlags::POLLIN);
         let pidfd = watch.add(workload.map(Workload::pidfd), PollFlags::POLLIN);
-        let streams = self.phase.streams();
-        let stdin = watch.add(streams.and_then(|s| s.stdin.wants_write()), PollFlags::POLLOUT);
-        let outputs = [0, 1].map(|index| {
-            let output = streams.and_then(|streams| streams.outputs.get(index));
-            output.and_then(Source::wants_read)
-        });
-        let may_fall_silent =
-            matches!(self.phase, Phase::Draining(..)) && outputs.iter().any(Option::is_some);
-        let outputs = outputs.map(|output| watch.add(output, PollFlags::POLLIN));
-        let until = may_fall_silent.then(|| Instant::now() + DRAIN_SILENCE);
+        let streams = self.phase.streams().map(|streams| streams.watch(&mut watch));
+        let furthers = self.furthers.watch(&mut watch);
+        let until = self.may_fall_silent().then(|| Instant::now() + DRAIN_SILENCE);
         let ready = watch.wait(until).map_err(|errno| local("wait for events", errno))?;
         Ok(Events {
             channel_in: watch.has(channel, !PollFlags::POLLOUT),
             channel_out: watch.has(channel, PollFlags::POLLOUT),
             control: watch.is_ready(control),
             ended: watch.is_ready(pidfd),
-            stdin: watch.is_ready(stdin),
-            outputs: outputs.map(|output| watch.is_ready(output)),
+            streams: streams.map(|places| places.ready(&watch)).unwrap_or_default(),
+            furthers: furthers.ready(&watch),
             silence: !ready,
         })
+    }
+
+    /// Whether output of what has ended is waited for that may never come. The host may take as long
+    /// as it likes over the workload's own, but not over that of further processes.
+    fn may_fall_silent(&self) -> bool {
+        match &self.phase {
+            Phase::Draining(_, streams) => streams.may_be_read() || !self.furthers.is_empty(),
+            _ => false,
+        }
     }
 
     fn on_message(&mut self, message: ToGuest) -> Result<(), SessionError> {
         match (&mut self.phase, message) {
             (Phase::Waiting, ToGuest::Start(start)) => self.on_start(&start),
-            (Phase::Running(workload, _), ToGuest::Signal(signal)) => {
-                workload.signal(signal);
-                Ok(())
-            }
-            (Phase::Running(_, streams) | Phase::Draining(_, streams), message) => {
-                on_stream_message(streams, message)
-            }
+            (Phase::Running(..) | Phase::Draining(..), message) => self.on_order(message),
             // What the host sent before it had read that all is over.
             (Phase::Over, message) if !matches!(message, ToGuest::Start(_)) => Ok(()),
-            (_, message) => Err(SessionError::Unexpected { message: name(&message) }),
+            (_, message) => Err(SessionError::Unexpected { message: name_of(&message) }),
         }
+    }
+
+    /// A message to a workload that runs, or has ended without the host having read that.
+    fn on_order(&mut self, message: ToGuest) -> Result<(), SessionError> {
+        match message {
+            ToGuest::Exec(number, further) => {
+                let workload = self.phase.workload();
+                self.furthers.begin(number, &further, workload, &mut self.channel)
+            }
+            ToGuest::Stats => {
+                let figures = match self.phase.workload() {
+                    Some(workload) => workload.figures(),
+                    None => Err("it has just ended".to_owned()),
+                };
+                Ok(self.channel.send(&FromGuest::Figures(figures))?)
+            }
+            ToGuest::Clock(nanos) if self.surroundings.own_machine => {
+                seed::correct_clock(nanos).map_err(|errno| local("set the clock", errno))
+            }
+            ToGuest::Clock(_) => Ok(()),
+            message => match session_of(&message) {
+                Some(Number::WORKLOAD) => self.on_workload(message),
+                Some(number) => self.furthers.take(number, message),
+                None => Err(SessionError::Unexpected { message: name_of(&message) }),
+            },
+        }
+    }
+
+    fn on_workload(&mut self, message: ToGuest) -> Result<(), SessionError> {
+        match (&mut self.phase, message) {
+            (Phase::Running(workload, _), ToGuest::Signal(_, signal)) => workload.signal(signal),
+            // It has ended.
+            (_, ToGuest::Signal(..)) => {}
+            (phase, message) => {
+                if let Some(streams) = phase.streams_mut() {
+                    streams.take(message)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn on_start(&mut self, start: &Start) -> Result<(), SessionError> {
@@ -195,8 +235,9 @@ impl Session<'_> {
             seed::add_entropy(start.entropy).map_err(|error| local("add entropy", error))?;
         }
         let has_terminal = start.sandbox.process.terminal.is_some();
-        let (streams, theirs) = stdio::make(has_terminal, start.merge_output)
-            .map_err(|error| local("make the workload's pipes", error))?;
+        let (streams, theirs) =
+            stdio::make(Number::WORKLOAD.credit(), has_terminal, start.merge_output)
+                .map_err(|error| local("make the workload's pipes", error))?;
         match Workload::spawn(&start.sandbox, self.surroundings, theirs) {
             Ok(workload) => {
                 self.phase = Phase::SettingUp(workload, streams);
@@ -234,7 +275,7 @@ impl Session<'_> {
         if let Phase::SettingUp(workload, streams) = self.phase.take() {
             self.phase = Phase::Running(workload, streams);
         }
-        Ok(self.channel.send(&FromGuest::Started)?)
+        Ok(self.channel.send(&FromGuest::Started(Number::WORKLOAD))?)
     }
 
     /// All processes of the workload have ended, and nothing they said is left unread.
@@ -244,7 +285,7 @@ impl Session<'_> {
             Phase::Running(mut workload, streams) => {
                 let exit = workload.wait().map_err(|error| local("reap the workload", error))?;
                 self.phase = Phase::Draining(exit, streams);
-                Ok(())
+                self.furthers.abandon()
             }
             other => {
                 self.phase = other;
@@ -255,54 +296,37 @@ impl Session<'_> {
 
     fn fail(&mut self, error: StartError) -> Result<(), SessionError> {
         self.phase = Phase::Over;
-        Ok(self.channel.send(&FromGuest::Failed(error))?)
-    }
-
-    /// Passes output on, one read for each stream that has some.
-    fn move_output(&mut self, events: &Events) -> Result<(), SessionError> {
-        let Some(streams) = self.phase.streams_mut() else { return Ok(()) };
-        for (output, ready) in streams.outputs.iter_mut().zip(events.outputs) {
-            if !ready {
-                continue;
-            }
-            let Pumped::Bytes(count) = output.pump(&mut self.buffer)? else { continue };
-            let bytes = self.buffer.get(..count).unwrap_or_default().to_vec();
-            self.channel.send(&match output.stream {
-                Stream::Stderr => FromGuest::Stderr(bytes),
-                Stream::Stdin | Stream::Stdout => FromGuest::Stdout(bytes),
-            })?;
-        }
-        Ok(())
+        Ok(self.channel.send(&FromGuest::Failed(Number::WORKLOAD, error))?)
     }
 
     fn finish_draining(&mut self, silence: bool) -> Result<(), SessionError> {
         let Phase::Draining(exit, streams) = &self.phase else { return Ok(()) };
-        if !silence && streams.outputs.iter().any(Source::is_open) {
+        let is_open = streams.has_output() && !(silence && streams.may_be_read());
+        let exited = FromGuest::Exited(*exit);
+        if silence {
+            self.furthers.end(&mut self.channel)?;
+        }
+        if is_open || !self.furthers.is_empty() {
             return Ok(());
         }
-        let exited = FromGuest::Exited(*exit);
         self.phase = Phase::Over;
         Ok(self.channel.send(&exited)?)
     }
 }
 
-fn on_stream_message(streams: &mut Streams, message: ToGuest) -> Result<(), SessionError> {
+/// The session that a message is about, if it is about one.
+fn session_of(message: &ToGuest) -> Option<Number> {
     match message {
-        ToGuest::Start(_) => return Err(SessionError::Unexpected { message: "Start" }),
-        ToGuest::Stdin(bytes) => streams.stdin.receive(&bytes)?,
-        ToGuest::StdinEnd => streams.stdin.end(),
-        ToGuest::Credit(stream, bytes) => streams.grant(stream, bytes)?,
-        ToGuest::CloseStream(stream) => streams.close_output(stream),
-        // Of a workload that has ended.
-        ToGuest::Signal(_) => {}
-        ToGuest::Resize(size) => {
-            if let Some(master) = streams.terminal() {
-                moat_init::sys::tty::resize(master, size)
-                    .map_err(|error| local("resize the workload's terminal", error))?;
-            }
-        }
+        ToGuest::Exec(number, _)
+        | ToGuest::Stdin(number, _)
+        | ToGuest::StdinEnd(number)
+        | ToGuest::Credit(number, ..)
+        | ToGuest::Signal(number, _)
+        | ToGuest::Resize(number, _)
+        | ToGuest::CloseStream(number, _)
+        | ToGuest::HangUp(number) => Some(*number),
+        ToGuest::Start(_) | ToGuest::Stats | ToGuest::Clock(_) => None,
     }
-    Ok(())
 }
 
 impl Phase {
@@ -339,8 +363,13 @@ impl Phase {
     }
 }
 
-fn local(step: &'static str, source: impl Into<std::io::Error>) -> SessionError {
+pub(crate) fn local(step: &'static str, source: impl Into<std::io::Error>) -> SessionError {
     SessionError::Local { step, source: source.into() }
+}
+
+/// A message's name, for errors.
+pub(crate) fn name_of(message: &ToGuest) -> &'static str {
+    message.name()
 }
 
 /// `uname -r`, at most 64 bytes as Linux itself limits it.
@@ -348,16 +377,4 @@ fn kernel_release() -> String {
     let names = nix::sys::utsname::uname();
     let release = names.map(|names| names.release().to_string_lossy().into_owned());
     release.unwrap_or_default().chars().take(64).collect()
-}
-
-fn name(message: &ToGuest) -> &'static str {
-    match message {
-        ToGuest::Start(_) => "Start",
-        ToGuest::Stdin(_) => "Stdin",
-        ToGuest::StdinEnd => "StdinEnd",
-        ToGuest::Credit(..) => "Credit",
-        ToGuest::Signal(_) => "Signal",
-        ToGuest::Resize(_) => "Resize",
-        ToGuest::CloseStream(_) => "CloseStream",
-    }
 }

@@ -2,12 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use moat_core::sandbox::{Exit, ExitStatus, Sandbox, StartError};
+use moat_core::sandbox::{Exit, ExitStatus, Process, Sandbox, StartError};
 use moat_core::spec::Signal;
+use moat_core::workload::Figures;
 use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control::{self, Monitor, Report};
-use moat_init::first;
+use moat_init::enter::{self, Door, Way};
+use moat_init::first::{self, Ids};
 use moat_init::rootfs::UserNamespace;
+use moat_init::session::Session;
 use moat_init::sys::clone::{self, Child, Namespaces};
 
 use crate::session::Surroundings;
@@ -129,6 +132,32 @@ impl Workload {
         };
     }
 
+    /// Begins one more process in it.
+    pub(crate) fn enter(
+        &self,
+        process: &Process,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> Result<Session, StartError> {
+        let kinds = enter::kinds(UserNamespace::Initial, self.cgroup.is_some());
+        let door = Door {
+            way: Way::Through(self.child.as_fd(), kinds),
+            ids: Ids::ALL,
+            exposed: false,
+            cgroup: JoinFiles::default(),
+        };
+        let cgroup = self.cgroup.as_ref().and_then(Cgroup::dir);
+        Session::begin(process, &door, cgroup, stdio).map_err(|errno| StartError::Setup {
+            step: enter::ENTER.to_owned(),
+            reason: errno.desc().to_lowercase(),
+        })
+    }
+
+    /// What it uses.
+    pub(crate) fn figures(&self) -> Result<Figures, String> {
+        let Some(cgroup) = &self.cgroup else { return Err("it has no cgroup".to_owned()) };
+        cgroup.figures().map_err(|error| chain(&error))
+    }
+
     /// Reaps the first process once [`pidfd`](Self::pidfd) is readable; how the workload ended.
     pub(crate) fn wait(&mut self) -> std::io::Result<Exit> {
         // A workload without a reaper is the first process; one whose reaper was killed ended by that.
@@ -147,12 +176,16 @@ pub(crate) fn killed() -> StartError {
     }
 }
 
-fn failed(step: &str, error: &dyn std::error::Error) -> StartError {
+pub(crate) fn failed(step: &str, error: &dyn std::error::Error) -> StartError {
+    StartError::Setup { step: step.to_owned(), reason: chain(error) }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         reason = format!("{reason}: {error}");
         cause = error.source();
     }
-    StartError::Setup { step: step.to_owned(), reason }
+    reason
 }

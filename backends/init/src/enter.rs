@@ -33,6 +33,7 @@ use crate::error::Step;
 use crate::first::{Ids, become_root, thrice};
 use crate::limits;
 use crate::process::{self, Program};
+use crate::rootfs::UserNamespace;
 use crate::sys::clone::{self, Child};
 use crate::sys::trampoline::Trampoline;
 use crate::sys::{descriptor, mount, process as sys_process, title};
@@ -67,6 +68,27 @@ pub enum Way<'d> {
     By(&'d Namespaces),
 }
 
+/// The namespaces that a workload has of its own, for [`Way::Through`].
+pub fn kinds(user: UserNamespace, cgroup: bool) -> CloneFlags {
+    let mut kinds = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET;
+    if user == UserNamespace::Own {
+        kinds |= CloneFlags::CLONE_NEWUSER;
+    }
+    if cgroup && has_cgroup_namespaces() {
+        kinds |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    kinds
+}
+
+/// A kernel may have none.
+fn has_cgroup_namespaces() -> bool {
+    Path::new("/proc/self/ns/cgroup").exists()
+}
+
 /// A workload's namespaces, opened by its first process itself.
 #[derive(Debug)]
 pub struct Namespaces(pub(crate) Vec<OwnedFd>);
@@ -82,8 +104,7 @@ impl Namespaces {
             let path = format!("/proc/self/ns/{kind}");
             File::open(&path).map(OwnedFd::from).step(|| format!("open {path}"))
         };
-        // A kernel may have none of cgroups.
-        let cgroup = cgroup && Path::new("/proc/self/ns/cgroup").exists();
+        let cgroup = cgroup && has_cgroup_namespaces();
         KINDS
             .into_iter()
             .chain(cgroup.then_some("cgroup"))

@@ -84,6 +84,8 @@ struct Client {
     ready: Epoll,
     /// Whether the process runs.
     started: bool,
+    /// Whether the monitor tells its terminal of a new size.
+    resized_by_monitor: bool,
     /// What came before that.
     held: Vec<Signal>,
     /// How often SIGINT has come.
@@ -109,6 +111,7 @@ impl Client {
             relay,
             ready,
             started: false,
+            resized_by_monitor: false,
             held: Vec::new(),
             interrupts: 0,
         })
@@ -148,6 +151,7 @@ impl Client {
             Incoming::Message(Reply::Started, mut descriptors) => {
                 self.started = true;
                 if let Some(master) = descriptors.pop() {
+                    self.resized_by_monitor = !nix::unistd::isatty(&master).unwrap_or(false);
                     self.relay.serve(master).map_err(taken)?;
                 }
                 self.relay.begin();
@@ -175,7 +179,11 @@ impl Client {
         if matches!(signal, Signal::CONT | Signal::WINCH)
             && let Some(size) = terminal::size(io::stdout())
         {
-            self.relay.resize(size)?;
+            if self.resized_by_monitor {
+                self.connection.send(&Request::Resize(size), &[]).map_err(misunderstood)?;
+            } else {
+                self.relay.resize(size)?;
+            }
         }
         if signal == Signal::WINCH {
             // The terminal tells of it.

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{FROM_GUEST_LIMIT, FromGuest, HEADER, STREAM_LIMIT, Stream, TO_GUEST_LIMIT, ToGuest};
+use super::{
+    FROM_GUEST_LIMIT, FromGuest, HEADER, STREAM_LIMIT, Session, Stream, TO_GUEST_LIMIT, ToGuest,
+};
 
 /// The frame holds one message in postcard.
 const KIND_MESSAGE: u8 = 0;
@@ -27,11 +29,14 @@ pub enum WireError {
         /// The most that the kind may hold, in bytes.
         limit: usize,
     },
-    /// A kind that this direction does not have, or reserved bytes that are not zero.
-    #[error("frame header with kind {kind} and reserved bytes {reserved:?}")]
+    /// A kind that this direction does not have, a session of what has none, or reserved bytes that
+    /// are not zero.
+    #[error("frame header with kind {kind}, session {session} and reserved bytes {reserved:?}")]
     Header {
         /// The header's kind.
         kind: u8,
+        /// The header's session.
+        session: u32,
         /// The header's last three bytes.
         reserved: [u8; 3],
     },
@@ -52,6 +57,14 @@ pub enum WireError {
         /// How much credit was open, in bytes.
         open: u32,
     },
+    /// Something about a session that there is not.
+    #[error("{message} of session {session}, which there is not")]
+    Session {
+        /// The message's name.
+        message: &'static str,
+        /// The session's number.
+        session: u32,
+    },
     /// More credit than the receiver can have room for.
     #[error("credit of {bytes} bytes is more than was used")]
     Grant {
@@ -65,11 +78,14 @@ pub trait Message: Sized + Serialize + DeserializeOwned {
     /// The most payload of a message frame in this direction, in bytes.
     const LIMIT: usize;
 
-    /// The stream and the bytes, if this is stream data.
-    fn as_stream(&self) -> Option<(Stream, &[u8])>;
+    /// The session, the stream and the bytes, if this is stream data.
+    fn as_stream(&self) -> Option<(Session, Stream, &[u8])>;
 
     /// The message for stream data, if this direction has the stream.
-    fn from_stream(stream: Stream, bytes: &[u8]) -> Option<Self>;
+    fn from_stream(session: Session, stream: Stream, bytes: &[u8]) -> Option<Self>;
+
+    /// Its name, for errors.
+    fn name(&self) -> &'static str;
 
     /// Appends the message's frame to `out`. A stream's bytes become as many frames as they need,
     /// none if there are none.
@@ -77,15 +93,16 @@ pub trait Message: Sized + Serialize + DeserializeOwned {
     /// # Errors
     /// When the message is over its limit; `out` is as before then.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
-        if let Some((stream, bytes)) = self.as_stream() {
+        if let Some((session, stream, bytes)) = self.as_stream() {
+            let kind = stream_kind(stream);
             for piece in bytes.chunks(STREAM_LIMIT) {
-                out.extend_from_slice(&header(stream_kind(stream), piece.len(), STREAM_LIMIT)?);
+                out.extend_from_slice(&header(kind, session.0, piece.len(), STREAM_LIMIT)?);
                 out.extend_from_slice(piece);
             }
             return Ok(());
         }
         let payload = postcard::to_stdvec(self).map_err(|_| WireError::Unencodable)?;
-        out.extend_from_slice(&header(KIND_MESSAGE, payload.len(), Self::LIMIT)?);
+        out.extend_from_slice(&header(KIND_MESSAGE, 0, payload.len(), Self::LIMIT)?);
         out.extend_from_slice(&payload);
         Ok(())
     }
@@ -94,17 +111,33 @@ pub trait Message: Sized + Serialize + DeserializeOwned {
 impl Message for ToGuest {
     const LIMIT: usize = TO_GUEST_LIMIT;
 
-    fn as_stream(&self) -> Option<(Stream, &[u8])> {
+    fn as_stream(&self) -> Option<(Session, Stream, &[u8])> {
         match self {
-            Self::Stdin(bytes) => Some((Stream::Stdin, bytes)),
+            Self::Stdin(session, bytes) => Some((*session, Stream::Stdin, bytes)),
             _ => None,
         }
     }
 
-    fn from_stream(stream: Stream, bytes: &[u8]) -> Option<Self> {
+    fn from_stream(session: Session, stream: Stream, bytes: &[u8]) -> Option<Self> {
         match stream {
-            Stream::Stdin => Some(Self::Stdin(bytes.to_vec())),
+            Stream::Stdin => Some(Self::Stdin(session, bytes.to_vec())),
             Stream::Stdout | Stream::Stderr => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "Start",
+            Self::Exec(..) => "Exec",
+            Self::Stdin(..) => "Stdin",
+            Self::StdinEnd(_) => "StdinEnd",
+            Self::Credit(..) => "Credit",
+            Self::Signal(..) => "Signal",
+            Self::Resize(..) => "Resize",
+            Self::CloseStream(..) => "CloseStream",
+            Self::HangUp(_) => "HangUp",
+            Self::Stats => "Stats",
+            Self::Clock(_) => "Clock",
         }
     }
 }
@@ -112,19 +145,33 @@ impl Message for ToGuest {
 impl Message for FromGuest {
     const LIMIT: usize = FROM_GUEST_LIMIT;
 
-    fn as_stream(&self) -> Option<(Stream, &[u8])> {
+    fn as_stream(&self) -> Option<(Session, Stream, &[u8])> {
         match self {
-            Self::Stdout(bytes) => Some((Stream::Stdout, bytes)),
-            Self::Stderr(bytes) => Some((Stream::Stderr, bytes)),
+            Self::Stdout(session, bytes) => Some((*session, Stream::Stdout, bytes)),
+            Self::Stderr(session, bytes) => Some((*session, Stream::Stderr, bytes)),
             _ => None,
         }
     }
 
-    fn from_stream(stream: Stream, bytes: &[u8]) -> Option<Self> {
+    fn from_stream(session: Session, stream: Stream, bytes: &[u8]) -> Option<Self> {
         match stream {
             Stream::Stdin => None,
-            Stream::Stdout => Some(Self::Stdout(bytes.to_vec())),
-            Stream::Stderr => Some(Self::Stderr(bytes.to_vec())),
+            Stream::Stdout => Some(Self::Stdout(session, bytes.to_vec())),
+            Stream::Stderr => Some(Self::Stderr(session, bytes.to_vec())),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ready { .. } => "Ready",
+            Self::Started(_) => "Started",
+            Self::Failed(..) => "Failed",
+            Self::Stdout(..) => "Stdout",
+            Self::Stderr(..) => "Stderr",
+            Self::Credit(..) => "Credit",
+            Self::Ended(..) => "Ended",
+            Self::Figures(_) => "Figures",
+            Self::Exited(_) => "Exited",
         }
     }
 }
@@ -137,13 +184,14 @@ const fn stream_kind(stream: Stream) -> u8 {
     }
 }
 
-fn header(kind: u8, length: usize, limit: usize) -> Result<[u8; HEADER], WireError> {
+fn header(kind: u8, session: u32, length: usize, limit: usize) -> Result<[u8; HEADER], WireError> {
     let too_long = WireError::TooLong { kind, length, limit };
     if length > limit {
         return Err(too_long);
     }
     let [a, b, c, d] = u32::try_from(length).map_err(|_| too_long)?.to_le_bytes();
-    Ok([a, b, c, d, kind, 0, 0, 0])
+    let [e, f, g, h] = session.to_le_bytes();
+    Ok([a, b, c, d, e, f, g, h, kind, 0, 0, 0])
 }
 
 /// Messages in, bytes out, for a channel that takes only so many at a time.
@@ -219,20 +267,22 @@ impl Decoder {
     /// # Errors
     /// When the bytes are not what this direction may send. The channel is of no use then.
     pub fn next_message<M: Message>(&mut self) -> Result<Option<M>, WireError> {
-        let Some((&[a, b, c, d, kind, x, y, z], rest)) =
+        let Some((&[a, b, c, d, e, f, g, h, kind, x, y, z], rest)) =
             self.buffer.get(self.taken..).and_then(<[u8]>::split_first_chunk::<HEADER>)
         else {
             return Ok(None);
         };
+        let session = u32::from_le_bytes([e, f, g, h]);
+        let bad_header = || WireError::Header { kind, session, reserved: [x, y, z] };
         let stream = match kind {
-            KIND_MESSAGE => None,
+            KIND_MESSAGE if session == 0 => None,
             KIND_STDIN => Some(Stream::Stdin),
             KIND_STDOUT => Some(Stream::Stdout),
             KIND_STDERR => Some(Stream::Stderr),
-            _ => return Err(WireError::Header { kind, reserved: [x, y, z] }),
+            _ => return Err(bad_header()),
         };
         if [x, y, z] != [0; 3] {
-            return Err(WireError::Header { kind, reserved: [x, y, z] });
+            return Err(bad_header());
         }
         let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         let limit = if stream.is_some() { STREAM_LIMIT } else { M::LIMIT };
@@ -242,8 +292,7 @@ impl Decoder {
         let Some(payload) = rest.get(..length) else { return Ok(None) };
         let message = match stream {
             Some(stream) => {
-                let reserved = [x, y, z];
-                M::from_stream(stream, payload).ok_or(WireError::Header { kind, reserved })?
+                M::from_stream(Session(session), stream, payload).ok_or_else(bad_header)?
             }
             None => decode_message(payload)?,
         };

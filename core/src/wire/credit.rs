@@ -1,20 +1,23 @@
 //! Who may send how much: one [`Credit`] per stream at its sender, one [`Window`] at its receiver.
 
-use super::{INITIAL_CREDIT, WireError};
+use super::WireError;
 
 /// What the sender of a stream may still send.
 #[derive(Debug)]
-pub struct Credit(u32);
+pub struct Credit {
+    open: u32,
+    most: u32,
+}
 
 impl Credit {
-    /// The credit of a fresh stream.
-    pub const fn new() -> Self {
-        Self(INITIAL_CREDIT)
+    /// The credit of a fresh stream, so many bytes: see [`Session::credit`](super::Session::credit).
+    pub const fn new(initial: u32) -> Self {
+        Self { open: initial, most: initial }
     }
 
     /// How many bytes may be sent now.
     pub fn available(&self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
+        usize::try_from(self.open).unwrap_or(usize::MAX)
     }
 
     /// Notes that the receiver granted `bytes` more.
@@ -22,9 +25,9 @@ impl Credit {
     /// # Errors
     /// When it has then granted more than it ever could have room for.
     pub fn grant(&mut self, bytes: u32) -> Result<(), WireError> {
-        match self.0.checked_add(bytes) {
-            Some(sum) if sum <= INITIAL_CREDIT => {
-                self.0 = sum;
+        match self.open.checked_add(bytes) {
+            Some(sum) if sum <= self.most => {
+                self.open = sum;
                 Ok(())
             }
             _ => Err(WireError::Grant { bytes }),
@@ -36,15 +39,9 @@ impl Credit {
     /// # Errors
     /// When they are more than [`available`](Self::available): a fault of the caller.
     pub fn take(&mut self, bytes: usize) -> Result<(), WireError> {
-        let left = u32::try_from(bytes).ok().and_then(|bytes| self.0.checked_sub(bytes));
-        self.0 = left.ok_or(WireError::Credit { bytes, open: self.0 })?;
+        let left = u32::try_from(bytes).ok().and_then(|bytes| self.open.checked_sub(bytes));
+        self.open = left.ok_or(WireError::Credit { bytes, open: self.open })?;
         Ok(())
-    }
-}
-
-impl Default for Credit {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -53,16 +50,13 @@ impl Default for Credit {
 pub struct Window {
     open: u32,
     owed: u32,
+    most: u32,
 }
 
 impl Window {
-    /// Credit is given back in pieces of at least this many bytes, so that small writes do not
-    /// cost a frame in each direction.
-    const PIECE: u32 = INITIAL_CREDIT / 4;
-
-    /// The window of a fresh stream.
-    pub const fn new() -> Self {
-        Self { open: INITIAL_CREDIT, owed: 0 }
+    /// The window of a fresh stream, so many bytes: see [`Session::credit`](super::Session::credit).
+    pub const fn new(initial: u32) -> Self {
+        Self { open: initial, owed: 0, most: initial }
     }
 
     /// Notes that `bytes` came in.
@@ -78,19 +72,14 @@ impl Window {
     /// Notes that `bytes` of what came in were passed on; gives the credit to announce to the
     /// sender, once there is enough of it.
     pub fn consume(&mut self, bytes: usize) -> Option<u32> {
-        let room = INITIAL_CREDIT.saturating_sub(self.open);
+        let room = self.most.saturating_sub(self.open);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.owed = self.owed.saturating_add(bytes).min(room);
-        if self.owed < Self::PIECE {
+        // In pieces, so that small writes do not cost a frame in each direction.
+        if self.owed < self.most / 4 {
             return None;
         }
         self.open += self.owed;
         Some(std::mem::take(&mut self.owed))
-    }
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self::new()
     }
 }

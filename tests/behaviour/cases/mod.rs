@@ -13,7 +13,6 @@ mod env_file;
 mod environment;
 mod exec;
 mod exec_many;
-mod exec_not_yet;
 mod exec_signals;
 mod exec_streams;
 mod exec_terminal;
@@ -118,12 +117,11 @@ cases![
     devices,
     env_file,
     environment,
-    exec on [Wall::Container],
-    exec_many on [Wall::Container],
-    exec_not_yet on [Wall::Vm],
-    exec_signals on [Wall::Container],
-    exec_streams on [Wall::Container],
-    exec_terminal on [Wall::Container],
+    exec,
+    exec_many,
+    exec_signals,
+    exec_streams,
+    exec_terminal,
     exit_status,
     file_owners,
     first_kernel on [Wall::Vm],

@@ -4,7 +4,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use moat_core::wire::{Decoder, FromGuest, Outbox, STREAM_LIMIT, ToGuest, WireError};
+use moat_core::wire::{
+    Decoder, FromGuest, Outbox, STREAM_LIMIT, TO_GUEST_LIMIT, ToGuest, WireError,
+};
+
+/// How much may wait for the guest to take it before orders are refused, in bytes: two of the largest
+/// messages. What streams need beside has credit.
+const CLOGGED: usize = 2 * TO_GUEST_LIMIT;
 
 /// The channel, until the guest or the VMM closes it.
 #[derive(Debug)]
@@ -48,6 +54,11 @@ impl Channel {
     /// Whether something waits for the channel to take it.
     pub(super) fn wants_write(&self) -> bool {
         !self.outbox.pending().is_empty()
+    }
+
+    /// Whether so much waits that nothing should be added that nobody counts.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.outbox.pending().len() > CLOGGED
     }
 
     /// Whether the other end is there.

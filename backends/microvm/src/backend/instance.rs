@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Exit, Sandbox, TerminalSize};
 use moat_core::spec::Signal;
-use moat_core::wire::{FromGuest, Start, ToGuest, VERSION};
-use moat_core::workload::{Terminal, Workload};
+use moat_core::wire::{FromGuest, Message, Session, Start, ToGuest, VERSION};
+use moat_core::workload::{Exec, Terminal, Workload};
 use moat_host::machine::random;
 use moat_host::terminal::Raw;
 
@@ -31,11 +31,11 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// A micro-VM of this process's own.
 pub(super) struct Instance {
     process: VmmProcess,
-    relay: Relay,
+    pub(super) relay: Relay,
     remains: Remains,
-    sandbox: Sandbox,
+    pub(super) sandbox: Sandbox,
     bundle: Bundle,
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
     /// Our own terminal, raw while the workload has one.
     raw: Option<Raw>,
 }
@@ -96,7 +96,7 @@ impl Instance {
         match self.relay.turn(None, Some(Instant::now() + limit)).map_err(relay_fault)? {
             Turn::Message(message) => Ok(message),
             Turn::Gone => Err(self.lost()),
-            Turn::Woken | Turn::TimedOut => {
+            Turn::News | Turn::Woken | Turn::TimedOut => {
                 let fault = microvm(format!("{late} within {} s", limit.as_secs()));
                 Err(self.with_console(fault))
             }
@@ -139,6 +139,9 @@ impl Instance {
         wake: Option<BorrowedFd<'_>>,
         until: Option<Instant>,
     ) -> Result<Option<Exit>, Fault> {
+        if self.relay.furthers.have_news() {
+            return Ok(None);
+        }
         loop {
             match self.relay.turn(wake, until).map_err(relay_fault)? {
                 Turn::Message(FromGuest::Exited(exit)) => {
@@ -146,6 +149,7 @@ impl Instance {
                     self.relay.finish();
                 }
                 Turn::Message(other) => return Err(unexpected(&other)),
+                Turn::News => return Ok(None),
                 Turn::Gone => return self.exit.map(Some).ok_or_else(|| self.lost()),
                 Turn::Woken | Turn::TimedOut => return Ok(None),
             }
@@ -165,8 +169,8 @@ impl Workload for Instance {
         let order = self.start_order()?;
         self.send(&order)?;
         match self.message(START_LIMIT, "the guest did not start the workload")? {
-            FromGuest::Started => {}
-            FromGuest::Failed(error) => return Err(error.into_fault(Code::Microvm)),
+            FromGuest::Started(Session::WORKLOAD) => {}
+            FromGuest::Failed(_, error) => return Err(error.into_fault(Code::Microvm)),
             other => return Err(unexpected(&other)),
         }
         let has_terminal = self.sandbox.process.terminal.is_some();
@@ -183,7 +187,7 @@ impl Workload for Instance {
         if self.exit.is_some() {
             return Ok(());
         }
-        self.send(&ToGuest::Signal(signal))
+        self.relay.order(&ToGuest::Signal(Session::WORKLOAD, signal))
     }
 
     fn wait(
@@ -211,6 +215,10 @@ impl Workload for Instance {
             None => None,
         }
     }
+
+    fn exec(&mut self) -> Option<&mut dyn Exec> {
+        Some(self)
+    }
 }
 
 impl Terminal for Instance {
@@ -218,7 +226,7 @@ impl Terminal for Instance {
         if self.exit.is_some() {
             return Ok(());
         }
-        self.send(&ToGuest::Resize(size))
+        self.relay.order(&ToGuest::Resize(Session::WORKLOAD, size))
     }
 
     fn resume(&mut self) {
@@ -278,14 +286,5 @@ fn orphaned() -> Fault {
 }
 
 fn unexpected(message: &FromGuest) -> Fault {
-    let name = match message {
-        FromGuest::Ready { .. } => "Ready",
-        FromGuest::Started => "Started",
-        FromGuest::Failed(_) => "Failed",
-        FromGuest::Stdout(_) => "Stdout",
-        FromGuest::Stderr(_) => "Stderr",
-        FromGuest::Credit(_) => "Credit",
-        FromGuest::Exited(_) => "Exited",
-    };
-    microvm(format!("the guest's agent sent {name} at the wrong time"))
+    microvm(format!("the guest's agent sent {} at the wrong time", message.name()))
 }

@@ -7,11 +7,15 @@
 //! initramfs  the guest's first files
 //! vmm        the VMM's process         share, jail   what it sees, what it may
 //! instance   a micro-VM's life         relay, channel, output, console   its streams
+//! exec       further processes in it   further, client                   theirs
 //! ```
 
 mod channel;
 mod check;
+mod client;
 mod console;
+mod exec;
+mod further;
 mod initramfs;
 mod instance;
 mod jail;

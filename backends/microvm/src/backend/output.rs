@@ -1,4 +1,4 @@
-//! One of moat's own output streams, into which the workload's is passed on.
+//! One of moat's own output streams, or of another moat's, into which a process's is passed on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,24 +6,29 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use moat_core::wire::{Window, WireError};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
+
+use super::client::{self, Way};
 
 /// The most that can be written to a pipe that poll(2) calls writable without waiting: one page,
 /// which is `PIPE_BUF` (pipe(7)).
 const PIPE_PIECE: usize = libc::PIPE_BUF;
 
-/// How to write without holding up everything else. The descriptor is shared with other processes,
-/// so that it can't be made non-blocking.
+/// How to write without holding up everything else. Mostly the descriptor is shared with other
+/// processes, so that it can't be made non-blocking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Pipe,
     Socket,
     /// Files and devices, which take all at once; a terminal waits as long as its user stops it.
     Other,
+    /// What never waits, since it was opened for that.
+    Alone,
 }
 
-/// An output stream of ours, with what it has yet to take.
+/// An output stream, with what it has yet to take.
 #[derive(Debug)]
 pub(super) struct Output {
     fd: OwnedFd,
@@ -43,14 +48,25 @@ pub(super) enum Pumped {
 }
 
 impl Output {
-    /// Into a descriptor.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    /// Into a descriptor, with so much credit for the guest.
+    pub(super) fn new(fd: OwnedFd, credit: u32) -> io::Result<Self> {
         let kind = match fstat(&fd)?.st_mode & libc::S_IFMT {
             libc::S_IFIFO => Kind::Pipe,
             libc::S_IFSOCK => Kind::Socket,
             _ => Kind::Other,
         };
-        Ok(Self { fd, kind, pending: VecDeque::new(), window: Window::new(), open: true })
+        Ok(Self { fd, kind, pending: VecDeque::new(), window: Window::new(credit), open: true })
+    }
+
+    /// Into a descriptor of another moat's, for which this one must never wait.
+    pub(super) fn of_client(fd: OwnedFd, credit: u32) -> Self {
+        let (fd, way) = client::take(fd, OFlag::O_WRONLY);
+        let kind = match way {
+            Way::Alone => Kind::Alone,
+            Way::Socket => Kind::Socket,
+            Way::Careful => Kind::Pipe,
+        };
+        Self { fd, kind, pending: VecDeque::new(), window: Window::new(credit), open: true }
     }
 
     /// Whether both end in the same file, so that the order between them matters.
@@ -85,7 +101,7 @@ impl Output {
                 nix::unistd::write(&self.fd, piece)
             }
             Kind::Socket => send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT),
-            Kind::Other => nix::unistd::write(&self.fd, bytes),
+            Kind::Other | Kind::Alone => nix::unistd::write(&self.fd, bytes),
         };
         match written {
             Ok(count) => {

@@ -3,17 +3,23 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use moat_core::wire::{Credit, FromGuest, STREAM_LIMIT, Stream, ToGuest, WireError};
+use moat_core::diagnose::{Code, Fault};
+use moat_core::sandbox::Process;
+use moat_core::wire::{
+    Credit, FromGuest, Further, INITIAL_CREDIT, Message, STREAM_LIMIT, Session, Stream, ToGuest,
+    WireError,
+};
 use moat_host::terminal::is_in_background;
 use moat_init::watch::Watch;
 use nix::poll::PollFlags;
 
 use super::channel::Channel;
 use super::console::Tail;
+use super::further::{self, Furthers};
 use super::output::{Output, Pumped};
 
 /// Why the relay can't go on.
@@ -38,6 +44,10 @@ pub(super) enum RelayError {
     },
 }
 
+/// How long the clients of further processes have, once the guest is gone, to take what there is for
+/// them: they may be stopped.
+const CLIENTS_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a turn of the relay ended with.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -45,6 +55,8 @@ pub(super) enum Turn {
     Message(FromGuest),
     /// Nothing more will come from the guest, and all that came was passed on.
     Gone,
+    /// There is something to be told of a further process.
+    News,
     /// The caller's descriptor can be read.
     Woken,
     /// It is late.
@@ -62,6 +74,9 @@ pub(super) struct Relay {
     flowing: bool,
     credit: Credit,
     outputs: [Output; 2],
+    pub(super) furthers: Furthers,
+    /// Until when their clients are waited for, once the guest is gone.
+    clients_until: Option<Instant>,
     buffer: Box<[u8]>,
 }
 
@@ -72,6 +87,7 @@ struct Events {
     console: bool,
     stdin: bool,
     outputs: [bool; 2],
+    furthers: further::Ready,
     woken: bool,
 }
 
@@ -81,7 +97,9 @@ impl Relay {
     pub(super) fn new(agent: UnixStream, console: File) -> Result<Self, RelayError> {
         let failed = |action| move |source| RelayError::Stream { action, source };
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed("take stdin"))?;
-        let output = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().and_then(Output::new);
+        let output = |fd: BorrowedFd<'_>| {
+            fd.try_clone_to_owned().and_then(|fd| Output::new(fd, INITIAL_CREDIT))
+        };
         let stdout = output(io::stdout().as_fd()).map_err(failed("take stdout"))?;
         let stderr = output(io::stderr().as_fd()).map_err(failed("take stderr"))?;
         Ok(Self {
@@ -90,8 +108,10 @@ impl Relay {
             tail: Tail::default(),
             stdin: Some(File::from(stdin)),
             flowing: false,
-            credit: Credit::new(),
+            credit: Credit::new(INITIAL_CREDIT),
             outputs: [stdout, stderr],
+            furthers: Furthers::default(),
+            clients_until: None,
             buffer: vec![0; STREAM_LIMIT].into_boxed_slice(),
         })
     }
@@ -107,6 +127,32 @@ impl Relay {
     /// Queues a message for the guest.
     pub(super) fn send(&mut self, message: &ToGuest) -> Result<(), RelayError> {
         Ok(self.channel.send(message)?)
+    }
+
+    /// Has the guest start one more process.
+    pub(super) fn exec(
+        &mut self,
+        process: &Process,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> Result<Session, Fault> {
+        let session = self.furthers.begin(stdio)?;
+        let merge_output = self.furthers.merges_output(session);
+        let further = Further { process: process.clone(), merge_output };
+        let sent = self.order(&ToGuest::Exec(session, Box::new(further)));
+        sent.map(|()| session).inspect_err(|_| self.furthers.forget(session))
+    }
+
+    /// Queues a message that a client asked for, unless the guest does not even take those before.
+    pub(super) fn order(&mut self, message: &ToGuest) -> Result<(), Fault> {
+        if self.channel.is_clogged() {
+            return Err(Fault::new(Code::Microvm, "the guest takes no more orders")
+                .hint("it may be too busy: try again, or end it with `kill` of its moat"));
+        }
+        self.channel.send(message).map_err(|error| {
+            Fault::new(Code::Microvm, "the order can't be sent to the guest")
+                .hint("pass long arguments in a file or over stdin")
+                .because(error)
+        })
     }
 
     /// The workload runs: lets its streams flow.
@@ -131,11 +177,22 @@ impl Relay {
                     return Ok(Turn::Message(message));
                 }
             }
-            if !self.channel.is_open() && self.is_flushed() {
+            let is_late = !self.channel.is_open() && self.end_furthers();
+            if self.furthers.have_news() {
+                return Ok(Turn::News);
+            }
+            if !self.channel.is_open() && self.is_flushed() && self.furthers.is_empty() {
                 self.read_console();
                 return Ok(Turn::Gone);
             }
-            let Some(events) = self.poll(wake, until)? else { return Ok(Turn::TimedOut) };
+            let clients_until = self.clients_until.filter(|_| !is_late);
+            let soonest = until.into_iter().chain(clients_until).min();
+            let Some(events) = self.poll(wake, soonest)? else {
+                if soonest == until {
+                    return Ok(Turn::TimedOut);
+                }
+                continue;
+            };
             if events.channel_out {
                 self.channel.flush();
             }
@@ -146,6 +203,7 @@ impl Relay {
                 self.read_console();
             }
             self.write_outputs(events.outputs)?;
+            self.furthers.pass(&events.furthers, &mut self.channel, &mut self.buffer)?;
             if events.stdin {
                 self.read_stdin()?;
             }
@@ -159,6 +217,18 @@ impl Relay {
     pub(super) fn finish(&mut self) {
         self.stdin = None;
         self.channel.close();
+    }
+
+    /// The guest is gone, and with it all further processes; whether their clients have had time
+    /// enough to take what there was for them.
+    fn end_furthers(&mut self) -> bool {
+        self.furthers.end();
+        let until = *self.clients_until.get_or_insert_with(|| Instant::now() + CLIENTS_LIMIT);
+        let is_late = until <= Instant::now();
+        if is_late {
+            self.furthers.give_up();
+        }
+        is_late
     }
 
     fn is_flushed(&self) -> bool {
@@ -179,6 +249,7 @@ impl Relay {
         let stdin = watch.add(self.wanted_stdin(), PollFlags::POLLIN);
         let outputs = self.outputs.each_ref();
         let outputs = outputs.map(|output| watch.add(output.wants_write(), PollFlags::POLLOUT));
+        let furthers = self.furthers.watch(&mut watch, !self.channel.wants_write());
         let wake = watch.add(wake, PollFlags::POLLIN);
         let ready = watch.wait(until).map_err(|errno| RelayError::Stream {
             action: "wait for events",
@@ -190,6 +261,7 @@ impl Relay {
             console: watch.is_ready(console),
             stdin: watch.is_ready(stdin),
             outputs: outputs.map(|output| watch.is_ready(output)),
+            furthers: furthers.ready(&watch),
             woken: watch.is_ready(wake),
         }))
     }
@@ -210,7 +282,7 @@ impl Relay {
             Ok(count @ 1..) => {
                 self.credit.take(count)?;
                 let bytes = buffer.get(..count).unwrap_or_default().to_vec();
-                Ok(self.channel.send(&ToGuest::Stdin(bytes))?)
+                Ok(self.channel.send(&ToGuest::Stdin(Session::WORKLOAD, bytes))?)
             }
             Err(error)
                 if matches!(
@@ -223,7 +295,7 @@ impl Relay {
             // A terminal that hung up, or a stdin that is closed or a directory: no more of it.
             Ok(_) | Err(_) => {
                 self.stdin = None;
-                Ok(self.channel.send(&ToGuest::StdinEnd)?)
+                Ok(self.channel.send(&ToGuest::StdinEnd(Session::WORKLOAD))?)
             }
         }
     }
@@ -241,26 +313,43 @@ impl Relay {
             match output.pump().map_err(|source| RelayError::Stream { action, source })? {
                 Pumped::Went(None) => {}
                 Pumped::Went(Some(credit)) => {
-                    self.channel.send(&ToGuest::Credit(stream, credit))?;
+                    self.channel.send(&ToGuest::Credit(Session::WORKLOAD, stream, credit))?;
                 }
-                Pumped::Closed => self.channel.send(&ToGuest::CloseStream(stream))?,
+                Pumped::Closed => {
+                    self.channel.send(&ToGuest::CloseStream(Session::WORKLOAD, stream))?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Deals with messages about streams; gives back the others.
+    /// Deals with messages about streams and further processes; gives back the others.
     fn on_message(&mut self, message: FromGuest) -> Result<Option<FromGuest>, RelayError> {
         let [stdout, stderr] = &mut self.outputs;
         match message {
-            FromGuest::Stdout(_) | FromGuest::Stderr(_) | FromGuest::Credit(_) if !self.flowing => {
-                Err(RelayError::Unexpected { message: "stream data" })
+            FromGuest::Stdout(Session::WORKLOAD, _)
+            | FromGuest::Stderr(Session::WORKLOAD, _)
+            | FromGuest::Credit(Session::WORKLOAD, _)
+                if !self.flowing =>
+            {
+                return Err(RelayError::Unexpected { message: message.name() });
             }
-            FromGuest::Stdout(bytes) => Ok(stdout.receive(&bytes).map(|()| None)?),
-            FromGuest::Stderr(bytes) => Ok(stderr.receive(&bytes).map(|()| None)?),
-            FromGuest::Credit(bytes) => Ok(self.credit.grant(bytes).map(|()| None)?),
-            message => Ok(Some(message)),
+            FromGuest::Stdout(Session::WORKLOAD, bytes) => stdout.receive(&bytes)?,
+            FromGuest::Stderr(Session::WORKLOAD, bytes) => stderr.receive(&bytes)?,
+            FromGuest::Credit(Session::WORKLOAD, bytes) => self.credit.grant(bytes)?,
+            FromGuest::Started(Session::WORKLOAD)
+            | FromGuest::Failed(Session::WORKLOAD, _)
+            | FromGuest::Ready { .. }
+            | FromGuest::Figures(_)
+            | FromGuest::Exited(_) => return Ok(Some(message)),
+            FromGuest::Stdout(session, _)
+            | FromGuest::Stderr(session, _)
+            | FromGuest::Credit(session, _)
+            | FromGuest::Started(session)
+            | FromGuest::Failed(session, _)
+            | FromGuest::Ended(session, _) => self.furthers.take(session, message)?,
         }
+        Ok(None)
     }
 
     /// Reads what is there of the console, a bounded part of it at a time.

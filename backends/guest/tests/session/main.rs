@@ -5,8 +5,10 @@
 //! clones itself.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+mod further;
+mod host;
+
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,12 @@ use moat_core::sandbox::{
     TerminalSize,
 };
 use moat_core::spec::{Bytes, Cpus, GuestPath, Resources, Signal, User};
-use moat_core::wire::{Decoder, FromGuest, Message, Start, Stream, ToGuest, VERSION, Window};
-use moat_guest::{Surroundings, serve};
-use moat_init::sys::clone::{Child, Namespaces, Options, spawn};
+use moat_core::wire::{FromGuest, Further, Session, Start, Stream, ToGuest};
+
+use crate::host::{Ended, Host};
+
+/// The workload's own session.
+const OWN: Session = Session::WORKLOAD;
 
 /// Each test ends within this time, or fails.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -57,7 +62,8 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(!is_root)
     };
-    libtest_mimic::run(&arguments, TESTS.map(trial).into()).exit_code()
+    let tests = TESTS.into_iter().chain(further::TESTS);
+    libtest_mimic::run(&arguments, tests.map(trial).collect()).exit_code()
 }
 
 fn output_and_exit_status() {
@@ -77,7 +83,7 @@ fn every_kind_of_end() {
 
 fn a_command_that_is_not_there() {
     let mut host = Host::start(sandbox(&["no-such-command"]), false);
-    let FromGuest::Failed(error) = host.message() else { panic!("it did not fail") };
+    let FromGuest::Failed(OWN, error) = host.message() else { panic!("it did not fail") };
     assert_eq!(error, StartError::NotFound { program: "no-such-command".to_owned() });
     host.hang_up();
 }
@@ -104,8 +110,8 @@ fn much_through_stdin_and_stdout() {
         .collect();
     let mut host = Host::start(sandbox(&["cat"]), false);
     host.started();
-    host.feed(&bytes);
-    host.send(&ToGuest::StdinEnd);
+    host.feed(OWN, &bytes);
+    host.send(&ToGuest::StdinEnd(OWN));
     let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     assert!(ended.stdout == bytes, "{} bytes of {}", ended.stdout.len(), bytes.len());
@@ -116,12 +122,12 @@ fn an_unread_stream_holds_up_nothing_else() {
     let mut host = Host::start(sandbox(&["sh", "-c", script]), false);
     host.gives_credit = false;
     host.started();
-    while host.ended.stdout != b"done\n" {
+    while host.own().stdout != b"done\n" {
         let message = host.message();
         assert!(!matches!(message, FromGuest::Exited(_)), "{message:?}");
     }
     host.gives_credit = true;
-    host.grant_all(Stream::Stderr);
+    host.grant_all(OWN, Stream::Stderr);
     assert!(host.until_exit().exit.is_some());
 }
 
@@ -142,7 +148,7 @@ fn without_a_reaper() {
 fn signals() {
     let mut host = Host::start(sandbox(&["sleep", "1000"]), false);
     host.started();
-    host.send(&ToGuest::Signal(Signal::TERM));
+    host.send(&ToGuest::Signal(OWN, Signal::TERM));
     let by_signal = Exit { status: ExitStatus::Signal(Signal::TERM), oom: false };
     assert_eq!(host.until_exit().exit, Some(by_signal));
 
@@ -153,7 +159,7 @@ fn signals() {
         let mut host = Host::start(sandbox, false);
         host.started();
         host.until_stdout("ready\n");
-        host.send(&ToGuest::Signal(Signal::INT));
+        host.send(&ToGuest::Signal(OWN, Signal::INT));
         let ended = host.until_exit();
         assert_eq!((ended.exit, ended.stdout), (Some(code(3)), b"ready\ncaught\n".to_vec()));
     }
@@ -164,8 +170,8 @@ fn terminal_and_its_size() {
     let mut host = Host::start(on_terminal(&["sh", "-c", script]), false);
     host.started();
     host.until_stdout("25 80\r\n");
-    host.send(&ToGuest::Resize(TerminalSize { columns: 132, rows: 43 }));
-    host.send(&ToGuest::Stdin(b"go\n".to_vec()));
+    host.send(&ToGuest::Resize(OWN, TerminalSize { columns: 132, rows: 43 }));
+    host.send(&ToGuest::Stdin(OWN, b"go\n".to_vec()));
     let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     let text = String::from_utf8(ended.stdout).unwrap();
@@ -175,8 +181,8 @@ fn terminal_and_its_size() {
 fn end_of_input_on_a_terminal() {
     let mut host = Host::start(on_terminal(&["sh", "-c", "cat; echo end"]), false);
     host.started();
-    host.send(&ToGuest::Stdin(b"x\n".to_vec()));
-    host.send(&ToGuest::StdinEnd);
+    host.send(&ToGuest::Stdin(OWN, b"x\n".to_vec()));
+    host.send(&ToGuest::StdinEnd(OWN));
     let ended = host.until_exit();
     assert_eq!(ended.exit, Some(code(0)));
     assert!(ended.stdout.ends_with(b"end\r\n"), "{:?}", String::from_utf8(ended.stdout));
@@ -185,7 +191,7 @@ fn end_of_input_on_a_terminal() {
 fn a_closed_stream_is_sigpipe() {
     let mut host = Host::start(sandbox(&["yes"]), false);
     host.started();
-    host.send(&ToGuest::CloseStream(Stream::Stdout));
+    host.send(&ToGuest::CloseStream(OWN, Stream::Stdout));
     let pipe = ExitStatus::Signal(Signal::from_number(13).unwrap());
     assert_eq!(host.until_exit().exit, Some(Exit { status: pipe, oom: false }));
 }
@@ -193,8 +199,8 @@ fn a_closed_stream_is_sigpipe() {
 fn stdin_that_nobody_reads() {
     let mut host = Host::start(sandbox(&["sh", "-c", "exec <&-; sleep 0.2; exit 5"]), false);
     host.started();
-    host.send(&ToGuest::Stdin(vec![b'x'; 64 << 10]));
-    host.send(&ToGuest::Stdin(vec![b'x'; 64 << 10]));
+    host.send(&ToGuest::Stdin(OWN, vec![b'x'; 64 << 10]));
+    host.send(&ToGuest::Stdin(OWN, vec![b'x'; 64 << 10]));
     assert_eq!(host.until_exit().exit, Some(code(5)));
 }
 
@@ -213,8 +219,25 @@ fn the_host_hangs_up() {
 
 fn a_host_that_breaks_the_protocol() {
     let start = || ToGuest::Start(Box::new(order(sandbox(&["sleep", "1000"]), false)));
-    let stdin = ToGuest::Stdin(vec![b'x']);
-    let orders: [&[ToGuest]; 3] = [&[stdin], &[start(), start()], &[ToGuest::StdinEnd]];
+    let stdin = ToGuest::Stdin(OWN, vec![b'x']);
+    let never_begun = Session(7);
+    let further = |session, argv: &[&str]| {
+        let process = sandbox(argv).process;
+        ToGuest::Exec(session, Box::new(Further { process, merge_output: false }))
+    };
+    let orders: [&[ToGuest]; 10] = [
+        &[stdin],
+        &[start(), start()],
+        &[ToGuest::StdinEnd(OWN)],
+        &[ToGuest::Stats],
+        &[further(Session(1), &["true"])],
+        // Not while the workload is set up, as these are.
+        &[start(), ToGuest::Stats],
+        &[start(), ToGuest::Signal(never_begun, Signal::TERM)],
+        &[start(), ToGuest::Stdin(never_begun, vec![b'x'])],
+        &[start(), further(Session(1), &["true"])],
+        &[start(), ToGuest::HangUp(OWN)],
+    ];
     for messages in orders {
         let mut host = Host::connect();
         messages.iter().for_each(|message| host.send(message));
@@ -223,6 +246,27 @@ fn a_host_that_breaks_the_protocol() {
     let mut host = Host::connect();
     host.socket.write_all(&[0xff; 64]).unwrap();
     assert_eq!(host.agent.wait(), Ok(ExitStatus::Code(1)));
+    let too_many: Vec<_> =
+        (1..=129).map(|number| further(Session(number), &["sleep", "1000"])).collect();
+    let much = vec![0; usize::try_from(Session(1).credit()).unwrap()];
+    let orders: [&[ToGuest]; 7] = [
+        &[further(OWN, &["true"])],
+        &[further(Session(2), &["true"]), further(Session(2), &["true"])],
+        &[further(Session(2), &["true"]), further(Session(1), &["true"])],
+        &[ToGuest::Signal(never_begun, Signal::TERM)],
+        &[ToGuest::HangUp(never_begun)],
+        &[
+            further(Session(1), &["sleep", "1000"]),
+            ToGuest::Stdin(Session(1), much.clone()),
+            ToGuest::Stdin(Session(1), much),
+        ],
+        &too_many,
+    ];
+    for messages in orders {
+        let mut host = Host::running();
+        messages.iter().for_each(|message| host.send(message));
+        assert_eq!(host.agent.wait(), Ok(ExitStatus::Code(1)));
+    }
 }
 
 /// Whether a process of this machine has this word in its command line.
@@ -287,162 +331,4 @@ fn run(argv: &[&str]) -> Ended {
     let mut host = Host::start(sandbox(argv), false);
     host.started();
     host.until_exit()
-}
-
-/// All that came out of a workload.
-#[derive(Debug, Default)]
-struct Ended {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    exit: Option<Exit>,
-}
-
-/// The host's side, in the plainest way that keeps the rules.
-struct Host {
-    socket: UnixStream,
-    agent: Child,
-    staging: tempfile::TempDir,
-    decoder: Decoder,
-    windows: [Window; 2],
-    unread: [usize; 2],
-    gives_credit: bool,
-    stdin_credit: usize,
-    ended: Ended,
-}
-
-impl Host {
-    /// An agent that has said that it is ready.
-    fn connect() -> Self {
-        let (socket, inside) = UnixStream::pair().unwrap();
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
-        let staging = tempfile::tempdir().unwrap();
-        let surroundings =
-            Surroundings { staging: staging.path().into(), cgroups: None, own_machine: false };
-        let options = Options { namespaces: Namespaces::NONE, cgroup: None };
-        let closing = socket.try_clone().unwrap();
-        let agent = spawn(options, || {
-            drop(closing);
-            nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(&socket)).unwrap();
-            u8::from(serve(inside.into(), &surroundings).is_err())
-        })
-        .unwrap();
-        let mut host = Self {
-            socket,
-            agent,
-            staging,
-            decoder: Decoder::new(),
-            windows: [Window::new(), Window::new()],
-            unread: [0, 0],
-            gives_credit: true,
-            stdin_credit: 256 << 10,
-            ended: Ended::default(),
-        };
-        let FromGuest::Ready { version, kernel } = host.message() else { panic!("not ready") };
-        assert_eq!(version, VERSION);
-        assert!(!kernel.is_empty());
-        host
-    }
-
-    fn start(sandbox: Sandbox, merge_output: bool) -> Self {
-        let mut host = Self::connect();
-        host.send(&ToGuest::Start(Box::new(order(sandbox, merge_output))));
-        host
-    }
-
-    fn send(&mut self, message: &ToGuest) {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes).unwrap();
-        self.socket.write_all(&bytes).unwrap();
-    }
-
-    /// The next message; stream data is kept, and paid for with credit.
-    fn message(&mut self) -> FromGuest {
-        loop {
-            if let Some(message) = self.decoder.next_message().unwrap() {
-                self.keep(&message);
-                return message;
-            }
-            let mut buffer = [0; 64 << 10];
-            match self.socket.read(&mut buffer) {
-                Ok(0) => panic!("the agent hung up, {:?}", self.ended.stderr),
-                Ok(count) => self.decoder.feed(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => panic!("no message: {error}"),
-            }
-        }
-    }
-
-    fn keep(&mut self, message: &FromGuest) {
-        let (stream, bytes) = match message {
-            FromGuest::Stdout(bytes) => (Stream::Stdout, bytes),
-            FromGuest::Stderr(bytes) => (Stream::Stderr, bytes),
-            FromGuest::Credit(bytes) => {
-                self.stdin_credit += usize::try_from(*bytes).unwrap();
-                return;
-            }
-            _ => return,
-        };
-        let index = usize::from(stream == Stream::Stderr);
-        self.windows[index].receive(bytes.len()).unwrap();
-        self.unread[index] += bytes.len();
-        let kept = if index == 0 { &mut self.ended.stdout } else { &mut self.ended.stderr };
-        kept.extend(bytes);
-        if self.gives_credit {
-            self.grant_all(stream);
-        }
-    }
-
-    fn grant_all(&mut self, stream: Stream) {
-        let index = usize::from(stream == Stream::Stderr);
-        let unread = std::mem::take(&mut self.unread[index]);
-        if let Some(credit) = self.windows[index].consume(unread) {
-            // The agent may be gone already when its last output is taken.
-            let mut bytes = Vec::new();
-            ToGuest::Credit(stream, credit).encode(&mut bytes).unwrap();
-            let _ = self.socket.write_all(&bytes);
-        }
-    }
-
-    fn started(&mut self) {
-        let message = self.message();
-        assert_eq!(message, FromGuest::Started);
-    }
-
-    /// Sends stdin as the agent's credit allows, and takes what comes meanwhile.
-    fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            while self.stdin_credit == 0 {
-                self.message();
-            }
-            let (piece, rest) = bytes.split_at(bytes.len().min(self.stdin_credit).min(64 << 10));
-            self.stdin_credit -= piece.len();
-            self.send(&ToGuest::Stdin(piece.to_vec()));
-            bytes = rest;
-        }
-    }
-
-    fn until_stdout(&mut self, end: &str) {
-        while !self.ended.stdout.ends_with(end.as_bytes()) {
-            let message = self.message();
-            assert!(!matches!(message, FromGuest::Exited(_)), "{:?}", self.ended);
-        }
-    }
-
-    fn until_exit(mut self) -> Ended {
-        loop {
-            if let FromGuest::Exited(exit) = self.message() {
-                self.ended.exit = Some(exit);
-                let ended = std::mem::take(&mut self.ended);
-                self.hang_up();
-                return ended;
-            }
-        }
-    }
-
-    /// The agent ends without complaint.
-    fn hang_up(self) {
-        drop(self.socket);
-        assert_eq!(self.agent.wait(), Ok(ExitStatus::Code(0)));
-        drop(self.staging);
-    }
 }
