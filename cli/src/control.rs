@@ -11,7 +11,7 @@ use moat_core::control::{Failure, NewProcess, Reply, Request};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::{Instance, Journal};
 use moat_core::sandbox::Process;
-use moat_core::workload::{Exec, SessionEvent, SessionId};
+use moat_core::workload::{Exec, Figures, SessionEvent, SessionId};
 use moat_host::socket::{Connection, Incoming, Listener};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -41,6 +41,8 @@ struct Client {
     connection: Connection,
     /// The process that it has started.
     session: Option<SessionId>,
+    /// Whether it waits to be told what the workload uses.
+    asks: bool,
 }
 
 impl Control {
@@ -82,6 +84,9 @@ impl Control {
         while let Some((session, event)) = news(instance) {
             self.tell(session, event, instance);
         }
+        while let Some(answer) = answer(instance) {
+            self.tell_figures(answer, instance);
+        }
     }
 
     fn accept(&mut self) {
@@ -111,7 +116,7 @@ impl Control {
         let number = self.next;
         if self.ready.add(&connection, readable(number)).is_ok() {
             self.next += 1;
-            self.clients.insert(number, Client { connection, session: None });
+            self.clients.insert(number, Client { connection, session: None, asks: false });
         }
     }
 
@@ -173,6 +178,28 @@ impl Control {
         sent.inspect_err(|error| tracing::debug!("{error}")).is_ok()
     }
 
+    /// Tells all who have asked.
+    fn tell_figures<J: Journal>(
+        &mut self,
+        answer: Result<Figures, Fault>,
+        instance: &mut Instance<J>,
+    ) {
+        let reply = match answer {
+            Ok(figures) => Reply::Figures(figures),
+            Err(fault) => Reply::Failed(Failure::from(&fault)),
+        };
+        let mut asking = Vec::new();
+        for (number, client) in self.clients.iter_mut().filter(|(_, client)| client.asks) {
+            client.asks = false;
+            asking.push(*number);
+        }
+        for number in asking {
+            if !self.reply(number, &reply, None) {
+                self.cut_off(number, instance);
+            }
+        }
+    }
+
     fn tell<J: Journal>(
         &mut self,
         session: SessionId,
@@ -201,6 +228,11 @@ impl Control {
     }
 }
 
+/// An answer to who asked what the workload uses.
+fn answer<J: Journal>(instance: &mut Instance<J>) -> Option<Result<Figures, Fault>> {
+    instance.stats().ok()??.next()
+}
+
 fn readable(number: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN, number)
 }
@@ -217,19 +249,20 @@ impl Client {
         descriptors: Vec<OwnedFd>,
         instance: &mut Instance<J>,
     ) -> Result<Option<Reply>, Fault> {
-        let done = |verb, done| if done { Ok(Some(Reply::Done)) } else { Err(not_there_yet(verb)) };
+        let done = |verb, done| if done { Ok(Some(Reply::Done)) } else { Err(not_there(verb)) };
         match request {
             Request::Pause => done("pause", instance.pause()?),
             Request::Resume => done("resume", instance.resume()?),
-            Request::Stats => match instance.stats()? {
-                Some(figures) => Ok(Some(Reply::Figures(figures))),
-                None => Err(not_there_yet("stats")),
-            },
+            Request::Stats => {
+                instance.stats()?.ok_or_else(|| not_there("stats"))?.ask()?;
+                self.asks = true;
+                Ok(None)
+            }
             Request::Exec(process) => {
                 if self.session.is_some() {
                     return Err(Fault::new(Code::State, "this connection has a process already"));
                 }
-                let exec = instance.exec()?.ok_or_else(|| not_there_yet("exec"))?;
+                let exec = instance.exec()?.ok_or_else(|| not_there("exec"))?;
                 self.session = Some(begin(exec, process, descriptors)?);
                 Ok(None)
             }
@@ -250,9 +283,9 @@ impl Client {
 }
 
 /// What to say of a power that the workload does not have.
-fn not_there_yet(verb: &str) -> Fault {
-    Fault::new(Code::Unavailable, format!("`moat {verb}` is not there yet behind the vm wall"))
-        .hint("run the workload with `--isolation container`, where policy allows it")
+fn not_there(verb: &str) -> Fault {
+    Fault::new(Code::Unavailable, format!("`moat {verb}` is not there behind this wall"))
+        .hint("run the workload behind the other, where policy allows it")
 }
 
 fn begin(

@@ -134,3 +134,15 @@ impl Host {
         .because(fault)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_agent_is_small() {
+        let most = 3 << 19;
+        eprintln!("moat-guest: {} bytes", GUEST.len());
+        assert!(GUEST.len() < most, "{} bytes, more than {most}", GUEST.len());
+    }
+}

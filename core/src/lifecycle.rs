@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnose::{Code, Fault};
 use crate::sandbox::{Exit, TerminalSize};
 use crate::spec::Signal;
-use crate::workload::{Exec, Figures, Plan, Stats, Workload};
+use crate::workload::{Exec, Plan, Stats, Workload};
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -275,12 +275,12 @@ impl<J: Journal> Instance<J> {
         Ok(true)
     }
 
-    /// What it uses; `None` when its backend can't tell.
+    /// Its power to tell what it uses, if its backend has it.
     ///
     /// # Errors
-    /// When it is not running, or nothing counts it.
-    pub fn stats(&mut self) -> Result<Option<Figures>, Fault> {
-        self.running()?.stats().map(Stats::stats).transpose()
+    /// When it is not running.
+    pub fn stats(&mut self) -> Result<Option<&mut dyn Stats>, Fault> {
+        Ok(self.running()?.stats())
     }
 
     /// Passes a signal on.
@@ -322,8 +322,8 @@ impl<J: Journal> Instance<J> {
         Ok(self.running()?.exec())
     }
 
-    /// Waits for its end, `limit`, `wake` being readable, or news of what was started in it by
-    /// [`exec`](Self::exec).
+    /// Waits for its end, `limit`, `wake` being readable, news of what was started in it by
+    /// [`exec`](Self::exec), or an answer of [`stats`](Self::stats).
     ///
     /// # Errors
     /// When it was lost; the record says that it ended.

@@ -298,6 +298,9 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
         _ if reason.starts_with("the workload's ids end at") => {
             Some("use a user and a group within that: the rest is not the workload's to be")
         }
+        _ if step.starts_with("change to working directory") => {
+            Some("name a directory that is there in the workload's root, by its own path")
+        }
         _ if step == "make a Landlock ruleset" => Some(
             "Landlock takes Linux 6.2 or newer, with `landlock` in its `lsm=`: boot one, or another \
              guest kernel (`moat kernel`), or take security.landlock out of the spec",

@@ -74,7 +74,8 @@ pub trait Workload: Send {
     fn signal(&mut self, signal: Signal) -> Result<(), Fault>;
 
     /// Waits until the workload has ended and all its output has been passed on, `limit` has
-    /// passed, `wake` can be read, or [`Exec::next`] has something; the last three give `None`.
+    /// passed, `wake` can be read, or [`Exec::next`] or [`Stats::next`] has something; all but the
+    /// first give `None`.
     /// After `start`; may be called again and again, and gives the same exit once there is one.
     ///
     /// # Errors
@@ -149,13 +150,21 @@ pub trait Pause {
     fn resume(&mut self) -> Result<(), Fault>;
 }
 
-/// The optional power to tell what the workload uses.
+/// The optional power to tell what the workload uses. A guest may never answer, so that nobody waits
+/// for it here: [`Workload::wait`] hears the answer.
 pub trait Stats {
-    /// What it uses now and has used until now; after `start`, until it has ended.
+    /// Asks what it uses now and has used until now; after `start`, until it has ended. One that
+    /// stands still can be asked too. Who asks before the answer to another gets the same.
     ///
     /// # Errors
-    /// When nothing counts it: its limits are not held by a cgroup.
-    fn stats(&mut self) -> Result<Figures, Fault>;
+    /// When it can't even be asked.
+    fn ask(&mut self) -> Result<(), Fault>;
+
+    /// The answer, if there is one that was not told yet.
+    ///
+    /// # Errors
+    /// When nothing counts it, or the guest does not tell.
+    fn next(&mut self) -> Option<Result<Figures, Fault>>;
 }
 
 /// What a workload uses.

@@ -1,7 +1,6 @@
 //! `moat exec` where there is nothing to enter, or not for this user.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use moat_core::workload::MAX_SESSIONS;
@@ -146,24 +145,6 @@ fn clients_that_say_nothing_or_nonsense_hold_nobody_up() -> Result<()> {
     running.live().write(b"and the workload too\n")?;
     running.live().wait_for("and the workload too\n")?;
     drop(silent);
-    running.finish()?.status(0)?;
-    Ok(())
-}
-
-#[test]
-fn a_paused_workload_takes_no_process() -> Result<()> {
-    if !host::is_root() {
-        moat_tests::skip!("pausing takes a cgroup, which a plain user may not have");
-    }
-    let space = Workspace::new(CONTAINER)?;
-    space.spec("")?;
-    let running = Running::start(&space)?;
-    running.verb(&["pause", "case"])?.run()?.status(0)?;
-    let refused =
-        running.verb(&["exec", "case", "true"])?.timeout(Duration::from_secs(20)).run()?;
-    refused.refused(125, "not-running")?.stderr_has("is paused")?.stderr_has("moat resume")?;
-    running.verb(&["resume", "case"])?.run()?.status(0)?;
-    running.sh("echo on")?.status(0)?.stdout("on\n")?;
     running.finish()?.status(0)?;
     Ok(())
 }

@@ -89,9 +89,6 @@ fn set_up_hint(step: &str, reason: &str) -> Option<&'static str> {
             "start moat as root, or have ids set aside for you (`moat doctor` tells how), or leave \
              `user` out"
         }
-        _ if step.starts_with("change to working directory") => {
-            "name a directory that is there in the workload's root, by its own path"
-        }
         _ if step.starts_with("set resource limit") => {
             "lower it: it is more than moat may give here (`ulimit -aH`)"
         }

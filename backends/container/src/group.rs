@@ -54,9 +54,14 @@ impl Pause for Running {
 }
 
 impl Stats for Running {
-    fn stats(&mut self) -> Result<Figures, Fault> {
-        self.group("to count what is used")?.figures().map_err(|error| {
+    fn ask(&mut self) -> Result<(), Fault> {
+        self.answer = Some(self.group("to count what is used")?.figures().map_err(|error| {
             Fault::new(Code::Container, "can't tell what the container uses").because(error)
-        })
+        }));
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Result<Figures, Fault>> {
+        self.answer.take()
     }
 }

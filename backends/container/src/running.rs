@@ -7,7 +7,7 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::fault_point::FaultPoint;
 use moat_core::sandbox::{Exit, ExitStatus, TerminalSize};
 use moat_core::spec::Signal;
-use moat_core::workload::{Exec, Pause, Stats, Terminal, Workload};
+use moat_core::workload::{Exec, Figures, Pause, Stats, Terminal, Workload};
 use moat_init::cgroup::{Cgroup, JoinFiles};
 use moat_init::control::{Monitor, Report};
 use moat_init::sys::clone::Child;
@@ -36,6 +36,8 @@ pub(crate) struct Running {
     reaper: bool,
     /// Further processes that were started in it.
     pub(crate) sessions: Sessions,
+    /// What it uses, until that is told.
+    pub(crate) answer: Option<Result<Figures, Fault>>,
     /// What the reaper has said of the workload.
     reported: Option<ExitStatus>,
     /// How the first process ended; after that it is reaped.
@@ -63,6 +65,7 @@ impl Running {
             paused: false,
             reaper,
             sessions,
+            answer: None,
             reported: None,
             ended: None,
             exit: None,
@@ -201,7 +204,7 @@ impl Workload for Running {
             if self.exit.is_some() {
                 return Ok(self.exit);
             }
-            if self.sessions.have_news() {
+            if self.sessions.have_news() || self.answer.is_some() {
                 return Ok(None);
             }
             if let Some(ended) = self.ended {

@@ -10,19 +10,17 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
     let space = wall.workspace()?;
     space.spec("")?;
     let mut running = Running::start(&space)?;
-    let started = (0..50)
-        .map(|number| {
-            // None ends before the last one has begun.
-            let script = format!(
-                "touch /tmp/{number}; while [ $(ls /tmp | wc -l) -lt 50 ]; do sleep 0.05; done; \
-                 echo {number}; cat; exit {number}"
-            );
-            running.verb(&["exec", "case", "sh", "-c", &script])?.stdin(format!("{number}")).start()
-        })
-        .collect::<Result<Vec<_>>>()?;
-    for (number, live) in started.into_iter().enumerate() {
-        let status = i32::try_from(number)?;
-        live.finish()?.status(status)?.stdout(&format!("{number}\n{number}"))?;
+    let mut all = Vec::new();
+    for number in 0..50 {
+        let script = format!("echo in; cat; exit {number}");
+        all.push(running.verb(&["exec", "case", "sh", "-c", &script])?.stdin_open().start()?);
+    }
+    // None ends before the last one has begun.
+    all.iter_mut().try_for_each(|live| live.wait_for("in\n"))?;
+    for (number, mut live) in all.into_iter().enumerate() {
+        live.write(format!("{number}").as_bytes())?;
+        live.close_stdin();
+        live.finish()?.status(i32::try_from(number)?)?.stdout(&format!("in\n{number}"))?;
     }
     running.live().write(b"still there\n")?;
     running.live().wait_for("still there\n")?;

@@ -17,6 +17,7 @@ mod exec_signals;
 mod exec_streams;
 mod exec_terminal;
 mod exit_status;
+mod figures;
 mod file_owners;
 mod first_kernel;
 mod host_root;
@@ -36,8 +37,11 @@ mod memory_limit;
 mod name_files;
 mod named_volumes;
 mod network;
+mod no_answer;
 mod no_overlay;
 mod not_executable;
+mod paused;
+mod paused_ended;
 mod pids_limit;
 mod proc_and_sys;
 mod processes;
@@ -124,6 +128,7 @@ cases![
     exec_terminal,
     exit_status,
     file_owners,
+    figures,
     first_kernel on [Wall::Vm],
     host_root,
     host_secrets,
@@ -142,8 +147,11 @@ cases![
     name_files,
     named_volumes,
     network,
+    no_answer on [Wall::Vm],
     no_overlay on [Wall::Container],
     not_executable,
+    paused,
+    paused_ended,
     pids_limit,
     proc_and_sys,
     processes,

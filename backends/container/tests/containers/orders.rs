@@ -28,7 +28,9 @@ pub(crate) fn carry_out(created: &mut dyn Workload, dir: &Path) -> Result<bool, 
                 created.signal(Signal::from_number(argument.parse().unwrap()).unwrap())?;
             }
             "stats" => {
-                let figures = created.stats().unwrap().stats()?;
+                let stats = created.stats().unwrap();
+                stats.ask()?;
+                let figures = stats.next().unwrap()?;
                 eprintln!("stats {}", serde_json::to_string(&figures).unwrap());
             }
             "abandon" => abandon(created, argument)?,

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use moat_core::sandbox::ExitStatus;
 use moat_core::spec::Signal;
@@ -277,6 +278,26 @@ impl Child {
         self.signal(signal)
     }
 
+    /// Stops it, and waits until all its threads stand still; false when they do not in time, and it
+    /// goes on then.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn stop(&self, patience: Duration) -> nix::Result<bool> {
+        let until = Instant::now() + patience;
+        self.signal(Signal::STOP)?;
+        loop {
+            if self.await_change(libc::WSTOPPED | libc::WNOHANG)?.is_some() {
+                return Ok(true);
+            }
+            if until <= Instant::now() {
+                self.signal(Signal::CONT)?;
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until it ends, and reaps it. Only once.
     ///
     /// # Errors
@@ -294,14 +315,19 @@ impl Child {
     }
 
     fn reap(&self, flags: libc::c_int) -> nix::Result<Option<ExitStatus>> {
+        let change = self.await_change(libc::WEXITED | flags)?;
+        Ok(change.map(|(code, status)| exit_status(code, status)))
+    }
+
+    /// What waitid(2) says of it, as `si_code` and `si_status`.
+    fn await_change(&self, flags: libc::c_int) -> nix::Result<Option<(libc::c_int, libc::c_int)>> {
         let id = self.pidfd.as_raw_fd().cast_unsigned();
         loop {
             // SAFETY: siginfo_t is plain data for which all zeroes is a value.
             let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
             // SAFETY: `info` is a whole siginfo_t that lives across the call.
-            let result = Errno::result(unsafe {
-                libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | flags)
-            });
+            let result =
+                Errno::result(unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) });
             match result {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno),
@@ -309,7 +335,7 @@ impl Child {
             }
             // SAFETY: after waitid the fields of a SIGCHLD are set, or all is zero if none ended.
             let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-            return if pid == 0 { Ok(None) } else { Ok(Some(exit_status(info.si_code, status))) };
+            return Ok((pid != 0).then_some((info.si_code, status)));
         }
     }
 }

@@ -6,7 +6,7 @@ use moat_core::diagnose::Fault;
 use moat_core::sandbox::{Process, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::wire::ToGuest;
-use moat_core::workload::{Exec, SessionEvent, SessionId};
+use moat_core::workload::{self, Exec, SessionEvent, SessionId};
 
 use super::further::{self, just_ended};
 use super::instance::Instance;
@@ -19,6 +19,9 @@ impl Exec for Instance {
     fn exec(&mut self, process: &Process, stdio: Option<[OwnedFd; 3]>) -> Result<SessionId, Fault> {
         if self.exit.is_some() {
             return Err(just_ended());
+        }
+        if self.paused {
+            return Err(workload::paused());
         }
         self.relay.exec(process, stdio).map(further::id)
     }
@@ -48,6 +51,6 @@ impl Exec for Instance {
     }
 
     fn next(&mut self) -> Option<(SessionId, SessionEvent)> {
-        self.relay.furthers.next()
+        self.news.pop_front().or_else(|| self.relay.furthers.next())
     }
 }

@@ -1,6 +1,7 @@
 //! A micro-VM that was created: its agent is told what to run, its streams are passed on, its end
 //! is waited for.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,10 +10,13 @@ use moat_core::diagnose::{Code, Fault};
 use moat_core::sandbox::{Exit, Sandbox, TerminalSize};
 use moat_core::spec::Signal;
 use moat_core::wire::{FromGuest, Message, Session, Start, ToGuest, VERSION};
-use moat_core::workload::{Exec, Terminal, Workload};
+use moat_core::workload::{
+    Exec, Figures, Pause, SessionEvent, SessionId, Stats, Terminal, Workload,
+};
 use moat_host::machine::random;
 use moat_host::terminal::Raw;
 
+use super::figures::Asked;
 use super::record::Remains;
 use super::relay::{Relay, RelayError, Turn};
 use super::vmm::{Ending, Vmm, VmmProcess};
@@ -30,12 +34,20 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A micro-VM of this process's own.
 pub(super) struct Instance {
-    process: VmmProcess,
+    pub(super) process: VmmProcess,
     pub(super) relay: Relay,
     remains: Remains,
     pub(super) sandbox: Sandbox,
     bundle: Bundle,
     pub(super) exit: Option<Exit>,
+    /// Whether the VMM stands still.
+    pub(super) paused: bool,
+    /// What the guest was asked that it uses.
+    pub(super) figures: Asked,
+    /// What it said of that last before it was stopped.
+    pub(super) last: Option<Figures>,
+    /// What was heard of further processes while something else was waited for.
+    pub(super) news: VecDeque<(SessionId, SessionEvent)>,
     /// Our own terminal, raw while the workload has one.
     raw: Option<Raw>,
 }
@@ -56,6 +68,10 @@ impl Instance {
                 sandbox,
                 bundle,
                 exit: None,
+                paused: false,
+                figures: Asked::default(),
+                last: None,
+                news: VecDeque::new(),
                 raw: None,
             }),
             Err(error) => {
@@ -134,23 +150,38 @@ impl Instance {
         }
     }
 
+    /// The workload has ended.
+    pub(super) fn ended(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        self.relay.finish();
+    }
+
+    fn have_news(&self) -> bool {
+        !self.news.is_empty() || self.relay.furthers.have_news() || self.figures.has_answer()
+    }
+
     fn wait_for_end(
         &mut self,
         wake: Option<BorrowedFd<'_>>,
         until: Option<Instant>,
     ) -> Result<Option<Exit>, Fault> {
-        if self.relay.furthers.have_news() {
-            return Ok(None);
-        }
         loop {
-            match self.relay.turn(wake, until).map_err(relay_fault)? {
-                Turn::Message(FromGuest::Exited(exit)) => {
-                    self.exit = Some(exit);
-                    self.relay.finish();
+            self.figures.give_up_late();
+            if self.have_news() {
+                return Ok(None);
+            }
+            let soonest = until.into_iter().chain(self.figures.until()).min();
+            match self.relay.turn(wake, soonest).map_err(relay_fault)? {
+                Turn::Message(FromGuest::Exited(exit)) => self.ended(exit),
+                Turn::Message(FromGuest::Figures(figures)) => {
+                    if !self.figures.hear(figures) {
+                        return Err(unexpected_name("Figures"));
+                    }
                 }
                 Turn::Message(other) => return Err(unexpected(&other)),
                 Turn::News => return Ok(None),
                 Turn::Gone => return self.exit.map(Some).ok_or_else(|| self.lost()),
+                Turn::TimedOut if soonest != until => {}
                 Turn::Woken | Turn::TimedOut => return Ok(None),
             }
         }
@@ -219,6 +250,14 @@ impl Workload for Instance {
     fn exec(&mut self) -> Option<&mut dyn Exec> {
         Some(self)
     }
+
+    fn pause(&mut self) -> Option<&mut dyn Pause> {
+        Some(self)
+    }
+
+    fn stats(&mut self) -> Option<&mut dyn Stats> {
+        Some(self)
+    }
 }
 
 impl Terminal for Instance {
@@ -285,6 +324,10 @@ fn orphaned() -> Fault {
     Fault::new(Code::State, "a micro-VM whose moat is gone can only be destroyed")
 }
 
-fn unexpected(message: &FromGuest) -> Fault {
-    microvm(format!("the guest's agent sent {} at the wrong time", message.name()))
+pub(super) fn unexpected(message: &FromGuest) -> Fault {
+    unexpected_name(message.name())
+}
+
+fn unexpected_name(message: &str) -> Fault {
+    microvm(format!("the guest's agent sent {message} at the wrong time"))
 }

@@ -8,6 +8,7 @@
 //! vmm        the VMM's process         share, jail   what it sees, what it may
 //! instance   a micro-VM's life         relay, channel, output, console   its streams
 //! exec       further processes in it   further, client                   theirs
+//! stand_still, figures                 stopped for a while, and what it uses
 //! ```
 
 mod channel;
@@ -15,6 +16,7 @@ mod check;
 mod client;
 mod console;
 mod exec;
+mod figures;
 mod further;
 mod initramfs;
 mod instance;
@@ -24,6 +26,7 @@ mod plan;
 mod record;
 mod relay;
 mod share;
+mod stand_still;
 mod vmm;
 
 pub use check::kvm_fault;

@@ -49,6 +49,9 @@ const ENDING_LIMIT: u64 = 16 << 10;
 /// milliseconds when a VMM is killed (docs/performance.md).
 const STOP_LIMIT: Duration = Duration::from_millis(250);
 
+/// How long a VMM may take to stand still.
+const STILL_LIMIT: Duration = Duration::from_secs(5);
+
 /// One byte each way before the VMM touches anything.
 const HANDSHAKE: [u8; 1] = [b'.'];
 
@@ -215,6 +218,17 @@ impl VmmProcess {
         let mut watch = Watch::default();
         watch.add(Some(self.child.as_fd()), PollFlags::POLLIN);
         watch.wait(Some(Instant::now() + limit)).unwrap_or(false)
+    }
+
+    /// Stops it where it is, with all its threads; false when that does not come to be in time. It is
+    /// one process, and a signal needs no cgroup, which a plain user may not have.
+    pub(super) fn stand_still(&self) -> Result<bool, Errno> {
+        self.child.stop(STILL_LIMIT)
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) -> Result<(), Errno> {
+        self.child.signal(Signal::CONT)
     }
 
     /// Ends and reaps it.

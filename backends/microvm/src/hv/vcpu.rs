@@ -205,6 +205,13 @@ impl Vcpu {
         Ok(self.fd.get_regs().map_err(|e| Error::ioctl("KVM_GET_REGS", e))?.rcx)
     }
 
+    /// Tells the guest that it may just have stood still through no fault of its own, so that its
+    /// watchdogs do not complain (`KVM_KVMCLOCK_CTRL`, Linux Documentation/virt/kvm/api.rst).
+    pub fn excuse(&self) {
+        // `EINVAL` of a guest that does not use kvmclock: it can't be told, and need not be.
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
     /// Runs guest code until it needs something.
     pub fn run(&mut self) -> Exit<'_> {
         match self.fd.run() {

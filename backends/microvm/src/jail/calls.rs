@@ -104,11 +104,12 @@ pub(super) const VCPU: Calls = Calls {
         (
             libc::SYS_ioctl,
             &[
-                // KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_MP_STATE.
+                // KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_MP_STATE, KVM_KVMCLOCK_CTRL.
                 &[is(1, kvm(0x80, 0))],
                 &[is(1, kvm(0x81, size_of::<kvm_bindings::kvm_regs>()))],
                 &[is(1, kvm(0x83, size_of::<kvm_bindings::kvm_sregs>()))],
                 &[is(1, kvm(0x98, size_of::<kvm_bindings::kvm_mp_state>()))],
+                &[is(1, kvm(0xad, 0))],
             ],
         ),
     ],

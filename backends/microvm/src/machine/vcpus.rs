@@ -186,7 +186,10 @@ fn drive(mut vcpu: Vcpu, id: usize, bus: &Bus, ending: &Ending) -> Outcome {
             // process.
             Exit::Kicked => match ending.looked_at(&vcpu, id) {
                 Some(outcome) => return outcome,
-                None => continue,
+                None => {
+                    vcpu.excuse();
+                    continue;
+                }
             },
             Exit::Halt => "halted for ever".to_owned(),
             Exit::Shutdown => "triple fault".to_owned(),

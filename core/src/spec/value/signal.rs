@@ -68,6 +68,8 @@ impl Signal {
     pub const TERM: Self = Self(15);
     /// `SIGCONT`.
     pub const CONT: Self = Self(18);
+    /// `SIGSTOP`.
+    pub const STOP: Self = Self(19);
     /// `SIGWINCH`.
     pub const WINCH: Self = Self(28);
 
