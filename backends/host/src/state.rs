@@ -198,14 +198,26 @@ impl Orphan {
 
     /// Without journal its monitor has not begun, or has ended, or its record was damaged.
     fn bare(dir: PathBuf) -> io::Result<Option<Self>> {
-        // A monitor that was about to begin makes its directory again.
-        match fs::remove_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => return Ok(None),
-        }
-        if fs::exists(dir.join(JOURNAL))? {
-            return Ok(None);
+        loop {
+            // A monitor that was about to begin makes its directory again.
+            match fs::remove_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => return Ok(None),
+            }
+            if fs::exists(dir.join(JOURNAL))? {
+                return Ok(None);
+            }
+            // What was in the way may have been a journal that came and went: only what is there
+            // without one remains of somebody.
+            match fs::read_dir(&dir).map(|mut entries| entries.next().transpose()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                entry => match entry?? {
+                    None => {}
+                    Some(entry) if entry.file_name() == JOURNAL => return Ok(None),
+                    Some(_) => break,
+                },
+            }
         }
         let found = Found { dir, header: None, mark: None, owned: false };
         Ok(Some(Self { found, begun: true, _journal: None }))

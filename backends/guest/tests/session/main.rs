@@ -208,11 +208,16 @@ fn the_host_hangs_up() {
     let marker = format!("{}", 100_000 + std::process::id());
     let mut host = Host::start(sandbox(&["sleep", &marker]), false);
     host.started();
-    assert!(runs(&marker));
+    // execve(2) closes what tells of it a moment before it sets the new command line.
+    until("the workload does not run", || runs(&marker));
     host.hang_up();
+    until("the workload outlived its host", || !runs(&marker));
+}
+
+fn until(late: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
-    while runs(&marker) {
-        assert!(Instant::now() < deadline, "the workload outlived its host");
+    while !holds() {
+        assert!(Instant::now() < deadline, "{late}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
