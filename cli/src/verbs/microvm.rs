@@ -11,7 +11,7 @@ use moat_microvm::backend::kvm_fault;
 use moat_microvm::boot::Piece;
 use moat_microvm::devices::serial;
 use moat_microvm::devices::virtio::console::{Console as VirtioConsole, Resizer};
-use moat_microvm::jail::leave_free;
+use moat_microvm::jail::confine_all_but_main;
 use moat_microvm::kernel;
 use moat_microvm::machine::{self, MachineConfig, Outcome};
 use moat_microvm::probe;
@@ -70,7 +70,7 @@ fn boot(output: Output, args: &Boot) -> Result<u8, Failure> {
         devices,
         serial,
         stop: stop.try_clone().map_err(no_event)?,
-        confine: leave_free,
+        confine: confine_all_but_main,
     };
     let console = console.open(move || drop(stop.write(1)), resized)?;
     let outcome = machine::run(kvm, config);

@@ -67,6 +67,7 @@ mod terminal_signals;
 mod tmpfs;
 mod two_at_once;
 mod user;
+mod vmm_confined;
 mod volumes;
 mod volumes_followed;
 mod volumes_read_only;
@@ -177,6 +178,7 @@ cases![
     tmpfs,
     two_at_once,
     user,
+    vmm_confined on [Wall::Vm],
     volumes,
     volumes_followed,
     volumes_read_only,

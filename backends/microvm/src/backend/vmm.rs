@@ -39,7 +39,7 @@ use crate::devices::serial;
 use crate::devices::virtio::Device;
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::vsock::Vsock;
-use crate::jail::{killed, leave_free, rights};
+use crate::jail::{self, killed, rights};
 use crate::machine::{self, MachineConfig, Outcome};
 
 /// The most that the VMM says about its end, in bytes.
@@ -349,7 +349,7 @@ fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<
         // Line by line, since the guest's console comes byte by byte.
         serial: Some(serial::Ends { output: Box::new(LineWriter::new(console)), input: None }),
         stop,
-        confine: leave_free,
+        confine: jail::confine,
     };
     Ok(match machine::run(parts.kvm, config)? {
         Outcome::Stopped | Outcome::PoweredOff | Outcome::Halted => Ending::Off,

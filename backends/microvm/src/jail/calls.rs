@@ -84,14 +84,22 @@ pub(super) const ALL: Calls = Calls {
 pub(super) const MAIN: Calls = Calls {
     thread: "main",
     always: &[libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_wait, libc::SYS_sendto],
-    // The signal that stops a vCPU: the C library's own first is 32 (nptl(7)), and Rust's 34.
-    sometimes: &[(libc::SYS_tgkill, &[&[is(2, 34)]])],
+    sometimes: &[
+        // KVM_IRQFD, which takes interrupt lines off at the end.
+        (libc::SYS_ioctl, &[&[is(1, kvm(WRITE, 0x76, size_of::<kvm_bindings::kvm_irqfd>()))]]),
+        // The signal that stops a vCPU: the C library's own first is 32 (nptl(7)), and Rust's 34.
+        (libc::SYS_tgkill, &[&[is(2, 34)]]),
+    ],
 };
 
-/// `_IO(0xae, nr)` and `_IOR(0xae, nr, size)` of linux/kvm.h and asm-generic/ioctl.h.
-const fn kvm(number: u64, size: usize) -> u64 {
-    let direction = if size == 0 { 0 } else { 2 << 30 };
-    direction | (size as u64) << 16 | 0xae << 8 | number
+/// Directions of asm-generic/ioctl.h, as the program sees it.
+const NONE: u64 = 0;
+const WRITE: u64 = 1;
+const READ: u64 = 2;
+
+/// `_IO`, `_IOW` and `_IOR(0xae, nr, size)` of linux/kvm.h and asm-generic/ioctl.h.
+const fn kvm(direction: u64, number: u64, size: usize) -> u64 {
+    direction << 30 | (size as u64) << 16 | 0xae << 8 | number
 }
 
 /// Runs the guest, and answers its port and register accesses.
@@ -105,11 +113,11 @@ pub(super) const VCPU: Calls = Calls {
             libc::SYS_ioctl,
             &[
                 // KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_MP_STATE, KVM_KVMCLOCK_CTRL.
-                &[is(1, kvm(0x80, 0))],
-                &[is(1, kvm(0x81, size_of::<kvm_bindings::kvm_regs>()))],
-                &[is(1, kvm(0x83, size_of::<kvm_bindings::kvm_sregs>()))],
-                &[is(1, kvm(0x98, size_of::<kvm_bindings::kvm_mp_state>()))],
-                &[is(1, kvm(0xad, 0))],
+                &[is(1, kvm(NONE, 0x80, 0))],
+                &[is(1, kvm(READ, 0x81, size_of::<kvm_bindings::kvm_regs>()))],
+                &[is(1, kvm(READ, 0x83, size_of::<kvm_bindings::kvm_sregs>()))],
+                &[is(1, kvm(READ, 0x98, size_of::<kvm_bindings::kvm_mp_state>()))],
+                &[is(1, kvm(NONE, 0xad, 0))],
             ],
         ),
     ],

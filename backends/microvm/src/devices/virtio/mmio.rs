@@ -74,7 +74,7 @@ const FEATURES: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
 /// The device's life.
 enum State {
     Idle,
-    Running { stop: EventFd },
+    Running,
     Lost,
 }
 
@@ -94,6 +94,9 @@ pub struct Transport {
     interrupt: Arc<Interrupt>,
     queues: Vec<Queue>,
     kicks: Vec<EventFd>,
+    /// Tells the device's thread to stop serving. Made before there is a guest, whose threads may
+    /// make none.
+    stop: EventFd,
     device_features_sel: u32,
     driver_features_sel: u32,
     driver_features: u64,
@@ -144,6 +147,7 @@ impl Transport {
             interrupt,
             queues,
             kicks,
+            stop: EventFd::new(EFD_NONBLOCK)?,
             device_features_sel: 0,
             driver_features_sel: 0,
             driver_features: 0,
@@ -299,23 +303,24 @@ impl Transport {
             let interrupt = Arc::clone(&self.interrupt);
             rings.push(Ring::new(used, Arc::clone(&self.memory), kick.try_clone()?, interrupt)?);
         }
-        let stop = EventFd::new(EFD_NONBLOCK)?;
-        let config = Arc::clone(&self.config);
-        let active = Active { features, rings, config, stop: stop.try_clone()? };
+        // Fails when nothing stopped the device before.
+        let _ = self.stop.read();
+        let (config, stop) = (Arc::clone(&self.config), self.stop.try_clone()?);
+        let active = Active { features, rings, config, stop };
         if !matches!(self.state, State::Idle) || self.worker.start(active).is_err() {
             self.state = State::Lost;
             return Err(virtio_queue::Error::QueueNotReady.into());
         }
-        self.state = State::Running { stop };
+        self.state = State::Running;
         Ok(())
     }
 
     /// Makes the device's thread stop serving, if it does.
     pub fn stop(&mut self) {
         match mem::replace(&mut self.state, State::Lost) {
-            State::Running { stop } => {
+            State::Running => {
                 // Can't fail: one write to a fresh counter.
-                let _ = stop.write(1);
+                let _ = self.stop.write(1);
                 match self.worker.wait() {
                     Ok(config) => {
                         self.fresh_config = config;
