@@ -29,7 +29,9 @@ pub const MIN_RING0_SPEED: u64 = 50_000_000;
 
 /// How long the speed is measured, and how long the rest may take.
 const MEASURE: Duration = Duration::from_millis(20);
-const LIMIT: Duration = Duration::from_millis(100);
+/// Only a guest that hangs takes so long; others have their word within a millisecond, but for a
+/// machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Why nothing at all could be run.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +113,7 @@ impl KvmReport {
     }
 }
 
-/// Opens `/dev/kvm` and runs the tiny guest. Ends within about 200 ms, whatever the guest does.
+/// Opens `/dev/kvm` and runs the tiny guest. Ends within about 2 s, whatever the guest does.
 /// Uses the process's first real-time signal.
 ///
 /// # Errors
@@ -360,7 +362,7 @@ mod tests {
         let started = Instant::now();
         let report = probe().unwrap();
         println!("{report:?} in {} ms", started.elapsed().as_millis());
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(started.elapsed() < 10 * LIMIT, "{:?}", started.elapsed());
         assert!(report.ring0_speed.is_some() || !report.usable());
     }
 }

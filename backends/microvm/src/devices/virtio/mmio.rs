@@ -357,6 +357,13 @@ impl Transport {
     }
 }
 
+/// A device's thread does not outlive its registers.
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// The low (0) or high (1) half of `value`; there are no more.
 fn half(value: u64, select: u32) -> u32 {
     match select {
