@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use moat_tests::moat::Moat;
@@ -97,6 +98,24 @@ fn what_nohup_ignores_stays_ignored() -> Result<()> {
     live.wait_for("ready\n")?;
     live.signal(Signal::SIGHUP)?;
     live.finish()?.status(0)?.stdout("ready\ndone\n")?;
+    Ok(())
+}
+
+#[test]
+fn the_processors_are_those_that_moat_has() -> Result<()> {
+    let space = Workspace::new(CONTAINER)?;
+    space.spec("")?;
+    let show = ["sed", "-n", "s/^Cpus_allowed_list:[[:space:]]*//p", "/proc/self/status"];
+    let list = String::from_utf8(Command::new(show[0]).args(&show[1..]).output()?.stdout)?;
+    let first: String = list.chars().take_while(char::is_ascii_digit).collect();
+    // All; one alone; and all of them again, as somebody's wish.
+    for (starter, expected) in [
+        (vec![], list.clone()),
+        (vec!["taskset", "--cpu-list", &first], format!("{first}\n")),
+        (vec!["taskset", "--cpu-list", list.trim()], list.clone()),
+    ] {
+        space.through(&starter, &space.run_args(&show))?.run()?.status(0)?.stdout(&expected)?;
+    }
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use moat_init::sys::mount::{self, Depth};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, fchown};
 
+use crate::apart;
 use crate::exec::Sessions;
 use crate::fault::{self, fault};
 use crate::limits;
@@ -94,7 +95,11 @@ impl Making {
             Relay::stdio(plan.sandbox.process.terminal.is_some(), |user| users.has(user))
                 .map_err(taken)?;
         let wiring = Wiring { control: first, stdio };
-        self.child = Some(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
+        let child = self.child.insert(spawn(plan, dir, self.cgroup.as_ref(), wiring)?);
+        if !plan.mapping.is_plain_user() {
+            // This process builds the root meanwhile.
+            apart::move_apart(child);
+        }
         FaultPoint::FirstMade.reached();
         match self.set_up(plan, dir, record, &monitor) {
             Ok(Report::Ready { terminal, namespaces }) => {

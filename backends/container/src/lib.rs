@@ -17,6 +17,7 @@
 
 #![deny(unsafe_code)]
 
+mod apart;
 mod create;
 mod exec;
 mod fault;
