@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,8 +44,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         nix::unistd::Uid::effective().is_root(),
         "the contenders are set up as root runs them: run it again with sudo"
     );
-    own_mounts()?;
     let room = build::room()?;
+    own_mounts(room.path())?;
     let launch = build::LAUNCH.compile(room.path())?;
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
     let peers = peers::all(room.path(), moat)?;
@@ -66,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Arranges the mounts, for this process and all that it starts, as every contender needs them.
-fn own_mounts() -> Result<()> {
+fn own_mounts(room: &Path) -> Result<()> {
     const HYBRID: &str = "/sys/fs/cgroup/unified";
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
@@ -77,7 +78,13 @@ fn own_mounts() -> Result<()> {
         umount(HYBRID).context(HYBRID)?;
     }
     // All keep their state there, and on machines with systemd it is in memory.
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("/run")
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .context("/run")?;
+    // crun gives what is its stdin and stdout to the container's user: this machine's /dev/null.
+    let null = room.join("null");
+    let (kind, mode) = (SFlag::S_IFCHR, Mode::from_bits_truncate(0o666));
+    mknod(&null, kind, mode, makedev(1, 3)).context("make a null device")?;
+    mount(Some(&null), "/dev/null", none, MsFlags::MS_BIND, none).context("/dev/null")
 }
 
 fn measure(peers: Vec<Peer>, launch: &Path, args: &Args) -> Vec<Row> {

@@ -5,7 +5,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 /// A way to run `true` to its end.
 pub(super) struct Contender {
@@ -35,12 +34,27 @@ impl Contender {
         command.args(&self.argv);
         if self.named {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            command.arg(format!("moat-bench-{}-{serial}", std::process::id()));
+            command.arg(format!("{}-{serial}", own_name("bench")));
         }
+        let (nanoseconds, kib) = self.launched(command)?;
+        Ok(Start { ms: nanoseconds / 1e6, rss_mib: kib / 1024.0 })
+    }
+
+    /// Starts per second, of `count` starts of which `width` are under way at any time.
+    pub(super) fn throughput(&self, launch: &Path, count: u32, width: u32) -> Result<f64> {
+        let mut command = Command::new(launch);
+        let name = if self.named { own_name("crowd") } else { "-".to_owned() };
+        command.args(["--crowd", &count.to_string(), &width.to_string(), &name]).args(&self.argv);
+        let (nanoseconds, _) = self.launched(command)?;
+        Ok(f64::from(count) / (nanoseconds / 1e9))
+    }
+
+    /// What `launch` printed: nanoseconds and KiB.
+    fn launched(&self, mut command: Command) -> Result<(f64, f64)> {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        let output = command.output().with_context(|| launch.display().to_string())?;
+        let output = command.output().context("launch")?;
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().lines().last().unwrap_or("without a word");
         ensure!(output.status.success(), "launch: {said}");
@@ -49,29 +63,11 @@ impl Contender {
         let [nanoseconds, kib, status] = numbers[..] else { bail!("launch wrote {text:?}") };
         let status = ExitStatus::from_raw(status.parse().context("status")?);
         ensure!(status.success(), "{status}: {said}");
-        Ok(Start {
-            ms: nanoseconds.parse::<f64>().context("time")? / 1e6,
-            rss_mib: kib.parse::<f64>().context("memory")? / 1024.0,
-        })
+        Ok((nanoseconds.parse().context("time")?, kib.parse().context("memory")?))
     }
+}
 
-    /// Starts per second, of `count` starts of which `width` are under way at any time.
-    pub(super) fn throughput(&self, launch: &Path, count: u32, width: u32) -> Result<f64> {
-        let left = AtomicU32::new(0);
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            let worker = || -> Result<()> {
-                while left.fetch_add(1, Ordering::Relaxed) < count {
-                    self.start(launch)?;
-                }
-                Ok(())
-            };
-            let workers: Vec<_> = (0..width).map(|_| scope.spawn(worker)).collect();
-            workers.into_iter().try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(_) => bail!("a worker panicked"),
-            })
-        })?;
-        Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-    }
+/// A name that no other container on this machine has.
+fn own_name(kind: &str) -> String {
+    format!("moat-{kind}-{}", std::process::id())
 }
