@@ -42,7 +42,7 @@ enum State {
 
 /// Where their descriptors are among those that are watched.
 #[derive(Debug)]
-pub(crate) struct Watched(Vec<(Number, Option<session::Places>, StreamPlaces)>);
+pub(crate) struct Watched(Vec<(Number, Option<session::Places>, Option<StreamPlaces>)>);
 
 /// Of what something can be heard or moved.
 #[derive(Debug, Default)]
@@ -52,7 +52,8 @@ impl Watched {
     pub(crate) fn ready(&self, watch: &Watch<'_>) -> Ready {
         let ready = self.0.iter().map(|(number, session, streams)| {
             let session = session.as_ref().map(|places| places.ready(watch));
-            (*number, session.unwrap_or_default(), streams.ready(watch))
+            let streams = streams.as_ref().map(|places| places.ready(watch));
+            (*number, session.unwrap_or_default(), streams.unwrap_or_default())
         });
         Ready(ready.collect())
     }
@@ -114,14 +115,15 @@ impl Furthers {
         Ok(())
     }
 
-    /// Adds what they wait for.
+    /// Adds what they wait for. What a command has written before it was heard that it runs stays
+    /// where it is until the host has been told that.
     pub(crate) fn watch<'w>(&'w self, watch: &mut Watch<'w>) -> Watched {
         let places = self.living.iter().map(|(number, further)| {
-            let session = match &further.state {
-                State::Living(session) => Some(session.watch(watch)),
-                State::Draining(..) => None,
+            let (session, runs) = match &further.state {
+                State::Living(session) => (Some(session.watch(watch)), session.is_running()),
+                State::Draining(..) => (None, true),
             };
-            (*number, session, further.streams.watch(watch))
+            (*number, session, runs.then(|| further.streams.watch(watch)))
         });
         Watched(places.collect())
     }

@@ -9,9 +9,13 @@ use moat_core::wire::{FromGuest, Stream, ToGuest};
 use crate::host::Host;
 use crate::{OWN, code, on_terminal, sandbox};
 
-pub(crate) const TESTS: [(&str, fn()); 11] = [
+pub(crate) const TESTS: [(&str, fn()); 12] = [
     ("further processes", further_processes),
     ("further processes that do not start", further_processes_that_do_not_start),
+    (
+        "what is written at once comes after the start",
+        what_is_written_at_once_comes_after_the_start,
+    ),
     ("many further processes at once", many_further_processes_at_once),
     ("signals to a further process", signals_to_a_further_process),
     ("a further process on a terminal", a_further_process_on_a_terminal),
@@ -91,6 +95,17 @@ fn many_further_processes_at_once() {
     }
     host.feed(OWN, b"still there\n");
     host.until_stdout("still there\n");
+    host.finish();
+}
+
+fn what_is_written_at_once_comes_after_the_start() {
+    let mut host = Host::running();
+    // The first have long written when the agent comes to hear them.
+    let sessions: Vec<_> = (1..=60).map(|number| host.exec(number, sandbox(&["pwd"]))).collect();
+    for session in sessions {
+        let ended = host.until_end_of(session);
+        assert_eq!((ended.exit, ended.stdout.as_slice()), (Some(code(0)), b"/\n".as_slice()));
+    }
     host.finish();
 }
 

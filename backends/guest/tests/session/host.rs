@@ -26,6 +26,7 @@ pub(crate) struct Kept {
     windows: [Window; 2],
     unread: [usize; 2],
     stdin_credit: usize,
+    started: bool,
     pub(crate) ended: Ended,
 }
 
@@ -36,6 +37,7 @@ impl Kept {
             windows: [window(), window()],
             unread: [0, 0],
             stdin_credit: usize::try_from(session.credit()).unwrap(),
+            started: false,
             ended: Ended::default(),
         }
     }
@@ -132,8 +134,15 @@ impl Host {
         let (session, stream, bytes) = match message {
             FromGuest::Stdout(session, bytes) => (*session, Stream::Stdout, bytes),
             FromGuest::Stderr(session, bytes) => (*session, Stream::Stderr, bytes),
+            FromGuest::Started(session) => {
+                let before =
+                    std::mem::replace(&mut self.sessions.get_mut(session).unwrap().started, true);
+                assert!(!before, "started twice");
+                return;
+            }
             FromGuest::Credit(session, bytes) => {
                 let kept = self.sessions.get_mut(session).unwrap();
+                assert!(kept.started, "credit before the start");
                 kept.stdin_credit += usize::try_from(*bytes).unwrap();
                 return;
             }
@@ -147,6 +156,7 @@ impl Host {
         };
         let index = usize::from(stream == Stream::Stderr);
         let kept = self.sessions.get_mut(&session).unwrap();
+        assert!(kept.started, "output of {session:?} before its start");
         assert_eq!(kept.ended.exit, None, "output after the end");
         kept.windows[index].receive(bytes.len()).unwrap();
         kept.unread[index] += bytes.len();
