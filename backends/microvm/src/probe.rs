@@ -29,6 +29,9 @@ pub const MIN_RING0_SPEED: u64 = 50_000_000;
 
 /// How long the speed is measured, and how long the rest may take.
 const MEASURE: Duration = Duration::from_millis(20);
+/// How often a guest that is merely slow is run again: on a machine that is itself virtual, and whose
+/// host has much else to do, the time that the host takes away counts as the guest's.
+const AGAIN: usize = 4;
 /// Only a guest that hangs takes so long; others have their word within a millisecond, but for a
 /// machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -111,6 +114,11 @@ impl KvmReport {
     pub fn usable(&self) -> bool {
         self.faults.is_empty()
     }
+
+    /// True if the time it took is all that is wrong.
+    fn merely_slow(&self) -> bool {
+        matches!(self.faults.as_slice(), [Fault::Slow { .. }])
+    }
 }
 
 /// Opens `/dev/kvm` and runs the tiny guest. Ends within about 2 s, whatever the guest does.
@@ -144,6 +152,17 @@ pub fn open(path: &Path) -> Result<OwnedFd, Error> {
 /// When KVM refuses to make a machine.
 pub fn probe_kvm(kvm: OwnedFd) -> Result<KvmReport, Error> {
     machine::install_kick_handler()?;
+    let mut report = probe_once(kvm.try_clone()?)?;
+    for _ in 0..AGAIN {
+        if !report.merely_slow() {
+            break;
+        }
+        report = probe_once(kvm.try_clone()?)?;
+    }
+    Ok(report)
+}
+
+fn probe_once(kvm: OwnedFd) -> Result<KvmReport, Error> {
     let guest = Guest::new(kvm)?;
     let kicker = guest.vcpu.kicker()?;
     let (sender, findings) = mpsc::channel();
@@ -351,6 +370,16 @@ mod tests {
         assert!(matches!(absent, Err(Error::Absent { .. })));
         let null = probe_kvm(open(Path::new("/dev/null")).unwrap());
         assert!(matches!(null, Err(Error::Hypervisor(hv::Error::NotKvm))));
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_time_alone_may_pass() {
+        let slow = Fault::Slow { per_second: 11_000_000 };
+        let report = |faults| KvmReport { ring0_speed: Some(11_000_000), faults };
+        assert!(report(vec![slow.clone()]).merely_slow());
+        assert!(!report(vec![]).merely_slow());
+        assert!(!report(vec![slow, Fault::Cpuid]).merely_slow());
+        assert!(!report(vec![Fault::Syscall]).merely_slow());
     }
 
     #[test]
