@@ -5,6 +5,7 @@
 // Some of it is only for `crate::hostile`, which is not there when fuzzing.
 #![cfg_attr(not(test), allow(dead_code))]
 
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -307,7 +308,12 @@ impl Driver {
     /// The device interrupts after what it gives back; a look now and then is for those that don't.
     fn wait_for_interrupt(&self) {
         let mut events = [EpollEvent::default()];
-        self.lines.wait(2, &mut events).unwrap();
+        match self.lines.wait(2, &mut events) {
+            Ok(_) => {}
+            // A stop and a continuation, and libFuzzer's alarm.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("wait for an interrupt: {error}"),
+        }
         // Fails when there was none.
         let _ = self.line.read();
     }
