@@ -135,3 +135,58 @@ fn a_triple_fault_is_a_shutdown_with_its_place() {
     assert!(matches!(vcpu.run(), Exit::Shutdown));
     assert!(vcpu.position().is_some());
 }
+
+/// Values that a guest writes to a port, until it halts.
+fn words(vcpu: &mut Vcpu) -> Vec<u32> {
+    let mut words = Vec::new();
+    loop {
+        match vcpu.run() {
+            Exit::PortOut { data, .. } => words.push(u32::from_le_bytes(data.try_into().unwrap())),
+            Exit::Halt => return words,
+            other => panic!("{other:?} after {words:x?}"),
+        }
+    }
+}
+
+#[test]
+fn a_guest_enables_all_states_that_it_is_told_of() {
+    let Some(hypervisor) = hypervisor() else { return };
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    if processor.contains("QEMU TCG") {
+        // QEMU before 9.0 does not tell KVM when the guest sets XCR0.
+        println!("skipped: KVM on QEMU's own processor has no XSAVE for its guests");
+        return;
+    }
+    let code = [
+        0xb8, 0x0d, 0x00, 0x00, 0x00, // mov eax, 0xd
+        0x31, 0xc9, // xor ecx, ecx
+        0x0f, 0xa2, // cpuid: the components in eax, and edx
+        0x89, 0xc6, // mov esi, eax
+        0xe7, 0x80, // out 0x80, eax
+        0x0f, 0x20, 0xe0, // mov rax, cr4
+        0x0d, 0x00, 0x00, 0x04, 0x00, // or eax, 1 << 18: OSXSAVE
+        0x0f, 0x22, 0xe0, // mov cr4, rax
+        0x31, 0xc9, // xor ecx, ecx
+        0x89, 0xf0, // mov eax, esi
+        0x0f, 0x01, 0xd1, // xsetbv
+        0xb8, 0x0d, 0x00, 0x00, 0x00, // mov eax, 0xd
+        0x31, 0xc9, // xor ecx, ecx
+        0x0f, 0xa2, // cpuid: the size now in ebx, and the largest in ecx
+        0x89, 0xd8, // mov eax, ebx
+        0xe7, 0x80, // out 0x80, eax
+        0x89, 0xc8, // mov eax, ecx
+        0xe7, 0x80, // out 0x80, eax
+        0xf4, // hlt
+    ];
+    let (vm, mut vcpu) = long_mode(&hypervisor, &code);
+    let [offered, _, largest, _] = vm.supported_leaf(0xd).registers;
+    if offered == 0 {
+        println!("skipped: this processor has no XSAVE");
+        return;
+    }
+    let [states, now, all] = words(&mut vcpu).try_into().unwrap();
+    // All of KVM's but MPX and AMX.
+    assert_eq!(states, offered & !(0b11 << 3) & !(0b11 << 17));
+    assert_eq!(now, all);
+    assert!(states != offered || all == largest, "{all} of {largest}");
+}

@@ -3,7 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{
+    CpuId, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
+    KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_pit_config,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vm_memory::{GuestMemory, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
@@ -43,6 +46,7 @@ impl Vm {
         let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         // Intel needs three pages of guest address space that the guest must not use.
         fd.set_tss_address(layout::KVM_TSS).map_err(|e| Error::ioctl("KVM_SET_TSS_ADDR", e))?;
+        without_counters(&fd)?;
         if chips == Chips::Full {
             fd.create_irq_chip().map_err(|e| Error::ioctl("KVM_CREATE_IRQCHIP", e))?;
             // A kernel that has the deadline timer and KVM's clock never asks the PIT (Linux
@@ -102,4 +106,17 @@ impl Vm {
             .register_ioevent(bell, &IoEventAddress::Mmio(address), value)
             .map_err(|e| Error::ioctl("KVM_IOEVENTFD", e))
     }
+}
+
+/// No performance counters: CPUID says so, but AMD's first four KVM has whatever CPUID says (Linux
+/// Documentation/virt/kvm/api.rst, KVM_CAP_PMU_CAPABILITY). A KVM too old for this keeps them.
+fn without_counters(fd: &VmFd) -> Result<(), Error> {
+    let offered = fd.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into());
+    let disable = KVM_PMU_CAP_DISABLE;
+    if !u32::try_from(offered).is_ok_and(|offered| offered & disable != 0) {
+        return Ok(());
+    }
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_PMU_CAPABILITY, ..Default::default() };
+    cap.args[0] = disable.into();
+    fd.enable_cap(&cap).map_err(|e| Error::ioctl("KVM_ENABLE_CAP of KVM_CAP_PMU_CAPABILITY", e))
 }
