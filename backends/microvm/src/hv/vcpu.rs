@@ -212,6 +212,24 @@ impl Vcpu {
         let _ = self.fd.kvmclock_ctrl();
     }
 
+    /// Has KVM do what it puts off until a vCPU runs for the first time, without running any guest
+    /// code: from Linux 6.14 on it makes a thread of this process then, which takes huge pages
+    /// apart. To be called before this process may make no more threads, and before another thread
+    /// can kick this vCPU.
+    ///
+    /// # Errors
+    /// When KVM refuses: `EAGAIN` when this process may make no thread.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        self.fd.set_kvm_immediate_exit(1);
+        let done = match self.fd.run() {
+            Err(error) if error.errno() != libc::EINTR => Err(Error::ioctl("KVM_RUN", error)),
+            // As asked: it went no further than where it would have entered the guest.
+            _ => Ok(()),
+        };
+        self.fd.set_kvm_immediate_exit(0);
+        done
+    }
+
     /// Runs guest code until it needs something.
     pub fn run(&mut self) -> Exit<'_> {
         match self.fd.run() {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -143,12 +144,16 @@ pub(super) fn start(
         made.push(vcpu.map_err(|error| (Vec::new(), error.into()))?);
     }
     let mut running = Vec::with_capacity(made.len());
-    for (id, (vcpu, kicker)) in made.into_iter().enumerate() {
+    for (id, (mut vcpu, kicker)) in made.into_iter().enumerate() {
         let (bus, ending) = (Arc::clone(bus), Arc::clone(ending));
+        let (ready, readiness) = channel::<()>();
         let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
-            let outcome = match confine(Thread::Vcpu) {
-                Ok(()) => drive(vcpu, id, &bus, &ending),
-                Err(refused) => Outcome::Crashed { reason: refused.to_string() },
+            let outcome = match begin(&mut vcpu, confine) {
+                Ok(()) => {
+                    drop(ready);
+                    drive(vcpu, id, &bus, &ending)
+                }
+                Err(reason) => Outcome::Crashed { reason },
             };
             ending.set(outcome);
         });
@@ -156,8 +161,16 @@ pub(super) fn start(
             Ok(thread) => running.push(Running { thread, kicker }),
             Err(error) => return Err((running, error.into())),
         }
+        // Until all has been made that this process may not make later.
+        let _ = readiness.recv();
     }
     Ok(running)
+}
+
+/// All that comes before a vCPU's first instruction.
+fn begin(vcpu: &mut Vcpu, confine: Confine) -> Result<(), String> {
+    confine(Thread::Vcpu).map_err(|refused| refused.to_string())?;
+    vcpu.prepare().map_err(|error| error.to_string())
 }
 
 /// Runs a vCPU until the machine ends.
