@@ -128,7 +128,7 @@ impl Making {
         let Some(child) = &self.child else { return Err(self.lost()) };
         let (mapping, refusals) = give_ids(plan, child)?;
         FaultPoint::IdsGiven.reached();
-        let ids = mapping.ids();
+        let ids = mapping::ids(&mapping);
         if !refusals.is_empty() {
             record.mapping = mapping;
             self.warnings = refusals;
@@ -203,7 +203,7 @@ fn spawn(
 ) -> Result<Child, Fault> {
     let root_builds = !plan.mapping.is_plain_user();
     if root_builds {
-        own_pipes(&wiring.stdio, plan.mapping.owner());
+        own_pipes(&wiring.stdio, mapping::owner(&plan.mapping));
     }
     // Where this process builds the root, the first process makes what is not needed for it, the
     // network above all, at the same time.
@@ -284,7 +284,7 @@ fn build_root(plan: &ContainerPlan, dir: &Path, child: &Child) -> Result<(), Sta
         let builder = Builder {
             staging: dir,
             user_namespace: UserNamespace::Initial,
-            owner: plan.mapping.owner(),
+            owner: mapping::owner(&plan.mapping),
             tree: &|path, depth| {
                 let mut trees = trees.borrow_mut();
                 let found = trees.iter().position(|tree| tree.path == path && tree.depth == depth);

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use crate::create::{own_pipes, unjoinable};
 use crate::fault::{self, fault};
-use crate::mapping::Mapping;
+use crate::mapping::{self, Mapping};
 use crate::running::Running;
 
 /// The sessions of a container.
@@ -99,7 +99,7 @@ impl Running {
         };
         let cgroup: JoinFiles = join.map_err(unjoinable)?.unwrap_or_default();
         let mapping = &self.sessions.mapping;
-        Ok(Door { way, ids: mapping.ids(), exposed: mapping.exposes_executable(), cgroup })
+        Ok(Door { way, ids: mapping::ids(mapping), exposed: mapping.exposes_executable(), cgroup })
     }
 }
 
@@ -116,7 +116,7 @@ impl Exec for Running {
             return Err(workload::too_many_sessions());
         }
         if let Some(stdio) = stdio.as_ref().filter(|_| !self.sessions.mapping.is_plain_user()) {
-            own_pipes(stdio, self.sessions.mapping.owner());
+            own_pipes(stdio, mapping::owner(&self.sessions.mapping));
         }
         let door = self.door()?;
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::dir);

@@ -8,7 +8,6 @@ use moat_core::sandbox::{Limits, Lower, MountKind, Sandbox, TerminalSize};
 use moat_core::spec::{Capability, GuestPath, Propagation, Resolved, Root};
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
-use moat_host::idmap::Range;
 use moat_host::label::label;
 use moat_host::rootfs::Host;
 use moat_host::sandbox::{describe, restrictions};
@@ -19,7 +18,7 @@ use moat_init::sys::mount::Depth;
 use crate::create;
 use crate::fault::fault;
 use crate::limits;
-use crate::mapping::Mapping;
+use crate::mapping::{self, Mapping};
 use crate::skeleton::Skeleton;
 
 /// The plan of one container.
@@ -46,7 +45,7 @@ impl ContainerPlan {
         let to_map = volumes.iter().map(|volume| {
             (volume.existing(), if volume.is_new() { Depth::One } else { Depth::All })
         });
-        let mapping = Mapping::choose(sources.chain(to_map))
+        let mapping = mapping::choose(sources.chain(to_map))
             .map_err(|errno| fault("can't try which filesystems map ids", errno))?;
         let plain_user = mapping.is_plain_user();
         let skeleton = if plain_user && workload.root == Root::Host {
@@ -88,34 +87,7 @@ impl ContainerPlan {
     }
 
     fn ids(&self) -> Step {
-        let text = match &self.mapping {
-            Mapping::Mapped { map } => format!(
-                "0..{} are {}.. of this host; files keep their owners by id-mapped mounts",
-                map.users.count() - 1,
-                map.users.first()
-            ),
-            Mapping::Identity { path } => format!(
-                "each to itself, since {} is on a filesystem without id-mapped mounts: user 0 owns \
-                 what root owns, without root's rights over this host",
-                path.display()
-            ),
-            Mapping::Subordinate { map } => {
-                let range = |range: &Range| format!("{}..", range.outside);
-                let others: Vec<_> = map.users.as_slice().iter().skip(1).map(range).collect();
-                format!(
-                    "0 is {} of this host, 1..{} are what is set aside for that user: {}",
-                    map.users.first(),
-                    map.users.count() - 1,
-                    others.join(", ")
-                )
-            }
-            Mapping::Single { map, lacks } => format!(
-                "0 is {} of this host; there is no other, since {}",
-                map.users.first(),
-                lacks.what
-            ),
-        };
-        Step::new("map ids", text)
+        Step::new("map ids", self.mapping.described())
     }
 
     fn mounts(&self) -> impl Iterator<Item = Step> {

@@ -12,6 +12,7 @@ pub mod label;
 mod living;
 mod lock;
 pub mod machine;
+pub mod mapping;
 pub mod mountinfo;
 pub mod newidmap;
 pub mod probe;
