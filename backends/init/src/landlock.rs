@@ -1,6 +1,8 @@
 //! Landlock (landlock(7)): the files that a process may use at most, below what their modes and
 //! mounts let it.
 
+use std::path::Path;
+
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr,
@@ -61,6 +63,27 @@ impl Rules {
         rules.restrict_self().map_err(|error| error.to_string()).step(step)?;
         Ok(())
     }
+}
+
+/// Holds the calling thread, and all that come from it, to these files and what is below these
+/// directories, as far as this kernel can; one without Landlock does not. Needs `no_new_privs`.
+///
+/// # Errors
+/// When one is not there, or the kernel refuses what it should be able to do.
+pub fn hold_to(paths: &[&Path]) -> Result<(), StartError> {
+    let step = || "restrict files with Landlock";
+    let all = AccessFs::from_all(ABI::V5);
+    let rules = Ruleset::default().handle_access(all).and_then(Ruleset::create);
+    let mut rules = rules.map_err(|error| error.to_string()).step(step)?;
+    for path in paths {
+        let place = open(*path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
+        let kind = nix::sys::stat::fstat(&place).step(step)?.st_mode & libc::S_IFMT;
+        let is_directory = kind == libc::S_IFDIR;
+        let access = if is_directory { all } else { all & AccessFs::from_file(ABI::V5) };
+        let added = rules.add_rule(PathBeneath::new(place, access));
+        rules = added.map_err(|error| error.to_string()).step(step)?;
+    }
+    rules.restrict_self().map_err(|error| error.to_string()).step(step).map(drop)
 }
 
 /// The step of which [`StartError`] has a hint.
