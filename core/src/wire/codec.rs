@@ -57,8 +57,8 @@ pub enum WireError {
         /// How much credit was open, in bytes.
         open: u32,
     },
-    /// Something about a session that there is not.
-    #[error("{message} of session {session}, which there is not")]
+    /// Something about a session that there is not, or is not so far.
+    #[error("{message} of session {session}, of which it can't be")]
     Session {
         /// The message's name.
         message: &'static str,

@@ -1,6 +1,9 @@
 //! Further processes in the guest, as the host keeps them: their streams are other moats', which are
 //! never waited for, and what the guest says of them is held against what it may say.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
