@@ -112,10 +112,14 @@ fn what_is_written_to_a_live_queue_changes_nothing() {
         (register::QUEUE_DEVICE, 4),
     ] {
         driver.write(offset, value);
+        assert_eq!(driver.read(register::QUEUE_READY), 1);
         let answer = ask(&mut driver, &init(), 200).expect("an answer");
         assert_eq!(answer.error, 0);
     }
     is_well(&mut driver);
+    driver.reset();
+    driver.write(register::QUEUE_SEL, 1);
+    assert_eq!(driver.read(register::QUEUE_READY), 0, "a reset makes it not ready");
 }
 
 #[test]

@@ -300,6 +300,8 @@ impl Transport {
         for (queue, kick) in self.queues.iter_mut().zip(&self.kicks).take(used) {
             queue.set_event_idx(self.driver_features & EVENT_IDX != 0);
             let used = mem::replace(queue, Queue::new(queue.max_size())?);
+            // What the driver reads of it while the device's thread has it (4.2.2).
+            queue.set_ready(used.ready());
             let interrupt = Arc::clone(&self.interrupt);
             rings.push(Ring::new(used, Arc::clone(&self.memory), kick.try_clone()?, interrupt)?);
         }
