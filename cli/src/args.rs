@@ -280,7 +280,8 @@ pub(crate) struct Boot {
     /// Where the guest's console is
     #[arg(long, value_enum, default_value_t = ConsoleArg::Virtio)]
     pub(crate) console: ConsoleArg,
-    /// How the kernel finds its devices; `auto` reads all of it to find out
+    /// How the kernel finds its devices; `auto` looks into an ELF image, and takes a bzImage for one
+    /// with ACPI
     #[arg(long, value_enum, default_value_t = BootDiscovery::Auto)]
     pub(crate) discovery: BootDiscovery,
 }

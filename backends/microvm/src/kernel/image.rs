@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use object::Endianness;
-use object::elf::{EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_LOAD};
+use object::elf::{EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_LOAD, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::Error;
@@ -22,6 +22,11 @@ pub(super) const NO_RELEASE: &str = "unknown";
 
 const CUT_SHORT: &str = "it is cut short";
 
+/// Parameters of kernels that have ACPI, and of those that can be told of devices (Linux
+/// Documentation/admin-guide/kernel-parameters.txt).
+pub(super) const ACPI_NAME: &[u8] = b"acpi_rsdp";
+pub(super) const CMDLINE_NAME: &[u8] = b"virtio_mmio.device";
+
 /// A kernel, ready to go into a bundle.
 pub(super) struct Image {
     pub(super) format: KernelFormat,
@@ -31,17 +36,11 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// How it finds its devices, by what its code has: a kernel without ACPI has the name of the
-    /// parameter that tells it of devices, if it can be told (Linux
-    /// Documentation/admin-guide/kernel-parameters.txt). What can't be looked into is taken for a
-    /// distribution's.
+    /// How it finds its devices, by the names of parameters in it. What can't be looked into is
+    /// taken for a distribution's.
     pub(super) fn discovery(&self) -> Discovery {
         let has = |name: &[u8]| memchr::memmem::find(&self.bytes, name).is_some();
-        if !has(b"acpi_rsdp") && has(b"virtio_mmio.device") {
-            Discovery::Cmdline
-        } else {
-            Discovery::Acpi
-        }
+        if !has(ACPI_NAME) && has(CMDLINE_NAME) { Discovery::Cmdline } else { Discovery::Acpi }
     }
 }
 
@@ -73,49 +72,6 @@ pub(super) fn parse(bytes: Vec<u8>, limit: usize) -> Result<Image, &'static str>
     })
 }
 
-/// What a kernel file is, as far as a machine must know to boot it just as it is.
-#[derive(Debug)]
-pub struct Looked {
-    /// The file, open for reading.
-    pub file: File,
-    /// How it is laid out.
-    pub format: KernelFormat,
-    /// How it finds its devices.
-    pub discovery: Discovery,
-}
-
-/// Looks at a kernel that is to be booted as it is. Without a `discovery` all of it must be read,
-/// and unpacked, to find out.
-///
-/// # Errors
-/// When the file can't be read, or begins as no kernel does.
-pub fn look(path: &Path, discovery: Option<Discovery>) -> Result<Looked, Error> {
-    let discovery = match discovery {
-        Some(discovery) => discovery,
-        None => read(path)?.discovery(),
-    };
-    let not_a_kernel = |why| Error::NotAKernel { path: path.to_owned(), why };
-    let mut options = File::options();
-    options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    let file = options.open(path).map_err(Error::io("read", path))?;
-    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
-        return Err(not_a_kernel("it is not a regular file"));
-    }
-    let mut head = Vec::new();
-    (&file).take(HEAD).read_to_end(&mut head).map_err(Error::io("read", path))?;
-    let format = if head.starts_with(&object::elf::ELFMAG) {
-        KernelFormat::Elf
-    } else {
-        Setup::parse(&head).map_err(not_a_kernel)?;
-        KernelFormat::BzImage
-    };
-    Ok(Looked { file, format, discovery })
-}
-
-/// As much of a kernel file as tells what it is: a bzImage's setup header lies in the second
-/// sector.
-const HEAD: u64 = 4096;
-
 /// A regular file's contents; anything larger than `limit` bytes, or not a regular file, is an
 /// error, found out without waiting for a pipe's other end.
 pub(super) fn read_limited(path: &Path, limit: usize) -> Result<Vec<u8>, Error> {
@@ -140,8 +96,18 @@ pub(super) fn read_limited(path: &Path, limit: usize) -> Result<Vec<u8>, Error> 
 
 /// Checks that this is a whole 64-bit x86 Linux, and gives its release.
 fn check_elf(bytes: &[u8]) -> Result<String, &'static str> {
+    check_segments(bytes, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    banner_release(bytes).ok_or("it is an ELF image, but not of Linux")
+}
+
+/// Checks that this is the beginning of a 64-bit x86 image of `size` bytes that is whole, and gives
+/// its header.
+pub(super) fn check_segments(
+    head: &[u8],
+    size: u64,
+) -> Result<&FileHeader64<Endianness>, &'static str> {
     const BROKEN: &str = "its ELF header is broken";
-    let header = FileHeader64::<Endianness>::parse(bytes).map_err(|_| "it is not a 64-bit ELF")?;
+    let header = FileHeader64::<Endianness>::parse(head).map_err(|_| "it is not a 64-bit ELF")?;
     let endian = header.endian().map_err(|_| BROKEN)?;
     if endian != Endianness::Little || header.e_machine(endian) != EM_X86_64 {
         return Err("it is not for x86-64");
@@ -149,15 +115,19 @@ fn check_elf(bytes: &[u8]) -> Result<String, &'static str> {
     if ![ET_EXEC, ET_DYN].contains(&header.e_type(endian)) {
         return Err("it is an ELF object, not an image");
     }
-    let segments = header.program_headers(endian, bytes).map_err(|_| BROKEN)?;
+    let segments = header.program_headers(endian, head).map_err(|_| BROKEN)?;
     let mut loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD).peekable();
     if loaded.peek().is_none() {
         return Err("nothing in it is to be loaded");
     }
-    if loaded.any(|segment| segment.data(endian, bytes).is_err()) {
+    let ends = |segment: &ProgramHeader64<_>| {
+        let (offset, length) = segment.file_range(endian);
+        offset.checked_add(length)
+    };
+    if loaded.any(|segment| ends(segment).is_none_or(|end| end > size)) {
         return Err(CUT_SHORT);
     }
-    banner_release(bytes).ok_or("it is an ELF image, but not of Linux")
+    Ok(header)
 }
 
 /// The release in "Linux version RELEASE (", which every kernel has in its data.
@@ -182,7 +152,7 @@ fn word(bytes: &[u8]) -> Option<String> {
 }
 
 /// The setup header of a bzImage (Linux Documentation/arch/x86/boot.rst).
-struct Setup {
+pub(super) struct Setup {
     /// Where the protected-mode code begins in the file.
     code: usize,
     payload_offset: usize,
@@ -191,7 +161,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         const NEITHER: &str = "it is neither an ELF image nor a bzImage";
         if bytes.get(0x1fe..0x200) != Some(&[0x55, 0xaa])
             || bytes.get(0x202..0x206) != Some(b"HdrS")

@@ -19,6 +19,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod image;
 mod import;
+mod look;
 mod modules;
 mod recipe;
 mod store;
@@ -27,8 +28,8 @@ mod tool;
 
 pub use bundle::{Bundle, Manifest, Source};
 pub use error::Error;
-pub use image::{Looked, look};
 pub use import::Import;
+pub use look::{Looked, look};
 pub use store::{Entry, Store};
 
 use std::ops::ControlFlow;
