@@ -221,6 +221,27 @@ fn no_more_devices_than_interrupts() -> Result<()> {
 }
 
 #[test]
+fn the_socket_of_streams_goes_with_the_machine() -> Result<()> {
+    let (space, moat) = guest!(&[&say("up\n"), LOOP]);
+    let socket = space.path().join("socket");
+    let mut live = moat.arg("--vsock").arg("socket").start()?;
+    live.wait_for("up")?;
+    ensure!(socket.exists(), "no socket");
+    // What is there already stays, and is no place for another's.
+    let (_space, second) = guest!(&[POWER_OFF]);
+    second.arg("--vsock").arg(&socket).run()?.refused(125, "microvm")?.stderr_has("socket")?;
+    ensure!(socket.exists(), "another's end has removed it");
+    live.signal(nix::sys::signal::Signal::SIGTERM)?;
+    live.finish()?.status(143)?;
+    ensure!(!socket.exists(), "it is left behind");
+    // A machine that can't be made leaves none, either.
+    let moat = space.verb(&["microvm", "boot", "--kernel", "kernel", "--vsock", "socket"])?;
+    moat.arg("--cpus").arg("33").run()?.refused(2, "usage")?;
+    ensure!(!socket.exists(), "it is left behind by a machine that never was");
+    Ok(())
+}
+
+#[test]
 fn what_the_guest_is_given_is_not_there() -> Result<()> {
     for (arg, value, code, told) in [
         ("--initramfs", "nosuch", "kernel", "nosuch"),

@@ -41,7 +41,8 @@ fn boot(output: Output, args: &Boot) -> Result<u8, Failure> {
     })?;
     let initramfs = args.initramfs.iter().map(|path| open_piece(path)).collect::<Result<_, _>>()?;
     let (console, ends) = console::prepare()?;
-    let mut devices = devices::all(args)?;
+    // The socket of its streams lasts as long as the machine.
+    let (mut devices, _socket) = devices::all(args)?;
     let kvm = probe::open(Path::new(probe::KVM)).map_err(kvm_fault)?;
     let mut cmdline = args.cmdline.clone().unwrap_or_default();
     let (mut serial, mut resized) = (None, None);

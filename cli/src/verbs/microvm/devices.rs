@@ -1,9 +1,10 @@
 //! The devices that a bare machine is asked to have.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Code, Fault};
 use moat_microvm::devices::virtio::Device;
@@ -18,9 +19,13 @@ use moat_microvm::devices::virtio::vsock::{Ends, Vsock};
 use super::no_event;
 use crate::args::{Boot, DiskArg, Share};
 
+/// A machine's devices.
+pub(super) type Devices = Vec<Box<dyn Device>>;
+
 /// All of them, in the order in which the guest finds them: disks first, so that the first is vda.
-pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
-    let mut devices: Vec<Box<dyn Device>> = Vec::new();
+/// And the socket of its streams, which is there until it is dropped.
+pub(super) fn all(args: &Boot) -> Result<(Devices, Option<Bound>), Fault> {
+    let mut devices = Devices::new();
     for disk in &args.disks {
         devices.push(Box::new(open_disk(disk)?));
     }
@@ -30,8 +35,11 @@ pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
     for share in &args.shares {
         devices.push(Box::new(open_share(share)?));
     }
+    let mut socket = None;
     if let Some(path) = &args.vsock {
-        devices.push(Box::new(open_vsock(path)?));
+        let (vsock, bound) = open_vsock(path)?;
+        devices.push(Box::new(vsock));
+        socket = Some(bound);
     }
     if args.rng {
         devices.push(Box::new(Rng));
@@ -39,7 +47,7 @@ pub(super) fn all(args: &Boot) -> Result<Vec<Box<dyn Device>>, Fault> {
     if args.balloon {
         devices.push(Box::new(Balloon::new().map_err(no_event)?));
     }
-    Ok(devices)
+    Ok((devices, socket))
 }
 
 fn open_disk(disk: &DiskArg) -> Result<Disk, Fault> {
@@ -66,19 +74,46 @@ fn open_net(tap: &str) -> Result<Net, Fault> {
     Net::new(tap, &NetOptions::default()).map_err(|error| refused(error.into()))
 }
 
-/// Binds the socket, which is left to be removed by whoever named it.
-fn open_vsock(path: &Path) -> Result<Vsock, Fault> {
+/// A socket's file, which is removed with this, unless another has taken its place.
+pub(super) struct Bound {
+    path: PathBuf,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+impl Bound {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: identity(path)? })
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            // The directory may be nobody's to write by now; then it is left.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+fn open_vsock(path: &Path) -> Result<(Vsock, Bound), Fault> {
     let refused = |error: io::Error| {
         Fault::new(Code::Microvm, format!("can't listen on the socket {}", path.display()))
             .hint("name a path that is not there yet, in a directory that this user may write")
             .because(error)
     };
     let listener = UnixListener::bind(path).map_err(refused)?;
+    let bound = Bound::of(path).map_err(refused)?;
     let (outside, asker) = broker(path).map_err(refused)?;
     let serve = move || outside.serve();
     std::thread::Builder::new().name("vsock-broker".to_owned()).spawn(serve).map_err(refused)?;
     let ends = Ends { agent: None, listener: Some(listener), asker: Some(asker) };
-    Vsock::new(ends).map_err(refused)
+    Ok((Vsock::new(ends).map_err(refused)?, bound))
 }
 
 fn open_share(share: &Share) -> Result<Fs, Fault> {
