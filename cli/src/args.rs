@@ -1,14 +1,17 @@
 //! The command line.
 
+mod instance;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use moat_core::spec::{Bytes, GuestPath, Level, Trust, User, ValueError};
+use moat_core::spec::{Bytes, GuestPath, Level, Name, Trust, User, ValueError};
 use moat_microvm::boot::Discovery;
 use tracing_subscriber::filter::Targets;
 
+pub(crate) use self::instance::{Kill, Logs, Named, Ps, Rm, Stop};
 use crate::deferred::Deferred;
 
 /// Where [`Cli::log`] is taken from when it is not given.
@@ -71,7 +74,22 @@ pub(crate) enum Verb {
         moat exec -e DEBUG=1 -u 1000 web -- sh      as another user, on a terminal if moat has one")]
     Exec(Deferred<Exec>),
     /// List the workloads that run
-    Ps,
+    Ps(Deferred<Ps>),
+    /// Show what a workload in the background has written
+    #[command(after_help = "Examples:\n  \
+        moat logs --tail 20 --follow web            the last lines, and what comes\n  \
+        moat logs --since 10m --timestamps web      what came in the last ten minutes, and when")]
+    Logs(Deferred<Logs>),
+    /// Ask running workloads to end, and wait until they have
+    Stop(Deferred<Stop>),
+    /// Send a signal to running workloads
+    Kill(Deferred<Kill>),
+    /// Wait for a workload's end; gives its exit status and prints it
+    Wait(Deferred<Named>),
+    /// Remove what is kept of workloads that have ended
+    Rm(Deferred<Rm>),
+    /// Tell all that is known of a workload, as JSON
+    Inspect(Deferred<Named>),
     /// Tell what a running workload uses: processor, memory, processes, block devices
     Stats(Deferred<Stats>),
     /// Stop all processes of a running workload where they are
@@ -115,6 +133,15 @@ pub(crate) struct Selection {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Start it in the background, print its id, and keep what is known of it until `moat rm`
+    #[arg(long, short, conflicts_with = "dry_run")]
+    pub(crate) detach: bool,
+    /// Remove it when it has ended
+    #[arg(long, requires = "detach")]
+    pub(crate) rm: bool,
+    /// In which project its name is its alone [default: the name of the spec's directory]
+    #[arg(long, short, requires = "detach")]
+    pub(crate) project: Option<Name>,
     /// Print the steps that would be taken, and take none
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -157,13 +184,6 @@ pub(crate) struct Exec {
 pub(crate) struct Stats {
     /// The workload's name, or how its id begins [default: all that run]
     pub(crate) name: Option<String>,
-}
-
-/// A workload that runs.
-#[derive(Debug, Args)]
-pub(crate) struct Named {
-    /// The workload's name, or how its id begins
-    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]
@@ -288,10 +308,15 @@ pub(crate) struct Boot {
 
 /// A size, as a spec has it.
 fn size(text: &str) -> Result<Bytes, String> {
-    text.parse().map_err(|error: ValueError| match error.help() {
+    text.parse().map_err(told)
+}
+
+/// What clap is to say of a value that makes no sense.
+fn told(error: ValueError) -> String {
+    match error.help() {
         Some(help) => format!("{error}: {help}"),
         None => error.to_string(),
-    })
+    }
 }
 
 /// A disk's backing file.

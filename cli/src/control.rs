@@ -1,21 +1,25 @@
 //! The monitor's side of the control socket: other verbs ask, the workload's powers do it.
 //!
 //! All of it happens in the monitor's one loop and waits for nobody: a client that does not read
-//! its answers, or sends what is no request, is cut off.
+//! its answers, or sends what is no request, is cut off. What a workload in the background writes is
+//! kept by the way.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use moat_core::control::{Failure, NewProcess, Reply, Request};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::{Instance, Journal};
-use moat_core::sandbox::Process;
+use moat_core::sandbox::{Exit, Process};
 use moat_core::workload::{Exec, Figures, SessionEvent, SessionId};
+use moat_host::log::Stream;
 use moat_host::socket::{Connection, Incoming, Listener};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::capture::Capture;
 use crate::stdio;
 
 /// The most clients at one time. One more takes the place of one that has asked for nothing yet.
@@ -24,7 +28,9 @@ const CLIENTS: usize = 256;
 /// What is awaited, besides clients, by number; a client's number is never below `FIRST_CLIENT`.
 const SIGNALS: u64 = 0;
 const LISTENER: u64 = 1;
-const FIRST_CLIENT: u64 = 2;
+const STDOUT: u64 = 2;
+const STDERR: u64 = 3;
+const FIRST_CLIENT: u64 = 4;
 
 /// The control socket with its clients.
 pub(crate) struct Control {
@@ -35,6 +41,9 @@ pub(crate) struct Control {
     next: u64,
     /// Whether the listener is left alone until something else has happened.
     full: bool,
+    capture: Option<Capture>,
+    /// That the workload is to end, and within which time, until that is heeded.
+    stop: Option<Option<Duration>>,
 }
 
 struct Client {
@@ -43,11 +52,17 @@ struct Client {
     session: Option<SessionId>,
     /// Whether it waits to be told what the workload uses.
     asks: bool,
+    /// Whether it waits to be told of the workload's end.
+    waits: bool,
 }
 
 impl Control {
     /// Makes the socket in an instance's directory. Without one the workload runs all the same.
-    pub(crate) fn open(dir: &Path, signals: BorrowedFd<'_>) -> Result<Self, Fault> {
+    pub(crate) fn open(
+        dir: &Path,
+        signals: BorrowedFd<'_>,
+        capture: Option<Capture>,
+    ) -> Result<Self, Fault> {
         let failed = |errno: Errno| Fault::new(Code::State, "can't wait").because(errno);
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         ready.add(signals, readable(SIGNALS)).map_err(failed)?;
@@ -61,7 +76,19 @@ impl Control {
                 None
             }
         };
-        Ok(Self { ready, listener, clients: BTreeMap::new(), next: FIRST_CLIENT, full: false })
+        for (stream, number) in [(Stream::Stdout, STDOUT), (Stream::Stderr, STDERR)] {
+            let from = capture.as_ref().and_then(|capture| capture.get(stream));
+            from.map_or(Ok(()), |from| ready.add(from, readable(number))).map_err(failed)?;
+        }
+        Ok(Self {
+            ready,
+            listener,
+            clients: BTreeMap::new(),
+            next: FIRST_CLIENT,
+            full: false,
+            capture,
+            stop: None,
+        })
     }
 
     /// Can be read when a signal has come or [`serve`](Self::serve) has something to do.
@@ -78,6 +105,8 @@ impl Control {
             match event.data() {
                 SIGNALS => {}
                 LISTENER => self.accept(),
+                STDOUT => self.keep(Stream::Stdout),
+                STDERR => self.keep(Stream::Stderr),
                 client => self.hear(client, instance),
             }
         }
@@ -87,6 +116,34 @@ impl Control {
         while let Some(answer) = answer(instance) {
             self.tell_figures(answer, instance);
         }
+    }
+
+    /// That somebody has asked for the workload's end, and the time that it has, if not its own.
+    pub(crate) fn take_stop(&mut self) -> Option<Option<Duration>> {
+        self.stop.take()
+    }
+
+    /// Tells those who wait for it how the workload has ended.
+    pub(crate) fn tell_end(&mut self, outcome: Result<&Exit, &Fault>) {
+        for client in self.clients.values().filter(|client| client.waits) {
+            let reply = match outcome {
+                Ok(exit) => Reply::Ended(*exit),
+                Err(fault) => Reply::Failed(Failure::from(fault)),
+            };
+            let told = client.connection.send(&reply, &[]);
+            let _ = told.inspect_err(|error| tracing::debug!("{error}"));
+        }
+    }
+
+    /// Keeps what was written before the end, and tells whether some of all could not be kept.
+    pub(crate) fn finish_capture(&mut self) -> bool {
+        self.capture.take().is_some_and(Capture::finish)
+    }
+
+    fn keep(&mut self, stream: Stream) {
+        let Some(capture) = &mut self.capture else { return };
+        // A descriptor that is closed leaves by itself (epoll(7)).
+        capture.pass(stream);
     }
 
     fn accept(&mut self) {
@@ -116,7 +173,7 @@ impl Control {
         let number = self.next;
         if self.ready.add(&connection, readable(number)).is_ok() {
             self.next += 1;
-            self.clients.insert(number, Client { connection, session: None, asks: false });
+            self.clients.insert(number, Client::new(connection));
         }
     }
 
@@ -160,6 +217,9 @@ impl Control {
                 return self.cut_off(number, instance);
             }
         };
+        if let Request::Stop(within) = request {
+            self.stop = Some(within);
+        }
         let reply = match client.answer(request, descriptors, instance) {
             Ok(None) => return,
             Ok(Some(reply)) => reply,
@@ -242,6 +302,10 @@ fn news<J: Journal>(instance: &mut Instance<J>) -> Option<(SessionId, SessionEve
 }
 
 impl Client {
+    fn new(connection: Connection) -> Self {
+        Self { connection, session: None, asks: false, waits: false }
+    }
+
     /// Does what is asked; `None` where the answer comes later, or never.
     fn answer<J: Journal>(
         &mut self,
@@ -258,6 +322,16 @@ impl Client {
                 self.asks = true;
                 Ok(None)
             }
+            Request::Kill(signal) => {
+                instance.signal(signal)?;
+                Ok(Some(Reply::Done))
+            }
+            Request::Wait => {
+                self.waits = true;
+                Ok(None)
+            }
+            // Heeded by the monitor.
+            Request::Stop(_) => Ok(Some(Reply::Done)),
             Request::Exec(process) => {
                 if self.session.is_some() {
                     return Err(Fault::new(Code::State, "this connection has a process already"));

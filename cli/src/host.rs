@@ -9,6 +9,7 @@ use moat_core::policy::{Facts, Policy};
 use moat_core::spec::{Bytes, Isolation};
 use moat_core::workload::Backend;
 use moat_host::dirs::Dirs;
+use moat_host::kept::Shelf;
 use moat_host::machine;
 use moat_host::probe::ProbeCache;
 use moat_host::state::{self, Found, Store};
@@ -25,6 +26,7 @@ static GUEST: &[u8] = include_bytes!(env!("MOAT_GUEST"));
 pub(crate) struct Host {
     pub(crate) dirs: Dirs,
     pub(crate) store: Store,
+    pub(crate) shelf: Shelf,
     container: Container,
     microvm: Microvm,
 }
@@ -36,7 +38,8 @@ impl Host {
         dirs.make_runtime()?;
         let store = Store::open(&dirs.runtime)?;
         let microvm = Microvm::new(GUEST, &dirs.data);
-        Ok(Self { dirs, store, container: Container::new(), microvm })
+        let shelf = Shelf::below(&dirs.data);
+        Ok(Self { dirs, store, shelf, container: Container::new(), microvm })
     }
 
     /// The code that runs an isolation.

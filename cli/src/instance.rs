@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use moat_core::control::{ControlError, Reply, Request};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::Phase;
+use moat_core::sandbox::Exit;
+use moat_core::spec::Name;
 use moat_host::socket::{Connection, ConnectionError, Incoming};
 use moat_host::state::{Found, Header, Store};
 use serde_json::json;
 
 use crate::Failure;
+use crate::args::Named;
 use crate::host::Host;
 use crate::output::Output;
 
@@ -27,10 +30,19 @@ const NAMED: usize = 8;
 
 /// Connects to the monitor of the running workload that has this name, or an id that begins so.
 pub(crate) fn connect(store: &Store, name: &str) -> Result<Connection, Fault> {
+    connect_within(store, name, PATIENCE)
+}
+
+/// As [`connect`], with another patience for each answer.
+pub(crate) fn connect_within(
+    store: &Store,
+    name: &str,
+    patience: Duration,
+) -> Result<Connection, Fault> {
     let began = Instant::now();
     loop {
-        let (dir, header) = find(store, name)?;
-        match Connection::open(&dir, PATIENCE) {
+        let (dir, header) = find(store, name, None)?;
+        match Connection::open(&dir, patience) {
             Ok(connection) => return Ok(connection),
             // It is about to make it, or has just ended, which the next look tells.
             Err(error)
@@ -60,9 +72,14 @@ pub(crate) fn all(store: &Store) -> Result<Vec<(PathBuf, Header)>, Fault> {
     Ok(running)
 }
 
-/// The one that runs and is meant.
-pub(crate) fn find(store: &Store, name: &str) -> Result<(PathBuf, Header), Fault> {
-    let running = all(store)?;
+/// The one that runs and is meant, in this project or in any.
+pub(crate) fn find(
+    store: &Store,
+    name: &str,
+    project: Option<&Name>,
+) -> Result<(PathBuf, Header), Fault> {
+    let mut running = all(store)?;
+    running.retain(|(_, header)| project.is_none() || header.project.as_ref() == project);
     let by_name = |header: &Header| header.name.as_str() == name;
     let by_id = |header: &Header| !name.is_empty() && header.id.starts_with(name);
     // A name that looks like the beginning of an id is a name first.
@@ -100,7 +117,8 @@ fn running(found: Found) -> Option<(PathBuf, Header)> {
     Some((found.dir, found.header?)).filter(|_| runs)
 }
 
-fn list<T: AsRef<str>>(all: impl ExactSizeIterator<Item = T>) -> String {
+/// The first of them, and how many more there are.
+pub(crate) fn list<T: AsRef<str>>(all: impl ExactSizeIterator<Item = T>) -> String {
     let more = all.len().saturating_sub(NAMED);
     let first: Vec<_> = all.take(NAMED).map(|one| one.as_ref().to_owned()).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -122,13 +140,13 @@ pub(crate) fn ask(connection: &mut Connection, request: &Request) -> Result<Repl
 /// in `state`.
 pub(crate) fn order(
     output: Output,
-    name: &str,
+    named: &Named,
     request: &Request,
     state: Phase,
 ) -> Result<u8, Failure> {
     let host = Host::open()?;
     host.sweep(output)?;
-    let (_, header) = find(&host.store, name)?;
+    let (_, header) = find(&host.store, &named.name, named.project.as_ref())?;
     match ask(&mut connect(&host.store, &header.id)?, request)? {
         Reply::Done => {}
         _ => return Err(unexpected().into()),
@@ -138,6 +156,30 @@ pub(crate) fn order(
         format!("{name} ({id}) is {state}")
     })?;
     Ok(0)
+}
+
+/// Waits until nothing is left of an instance but what is kept; gives how it ended, if that was
+/// told. `orders` are sent first, each of which is answered by [`Reply::Done`].
+pub(crate) fn attend_end(
+    connection: &mut Connection,
+    orders: &[Request],
+) -> Result<Option<Exit>, Fault> {
+    connection.send(&Request::Wait, &[]).map_err(misunderstood)?;
+    for order in orders {
+        connection.send(order, &[]).map_err(misunderstood)?;
+    }
+    let (mut heeded, mut outcome) = (0, None);
+    loop {
+        match connection.receive().map_err(misunderstood)? {
+            Incoming::Message(Reply::Done, _) => heeded += 1,
+            Incoming::Message(Reply::Ended(exit), _) => outcome = Some(Ok(exit)),
+            Incoming::Message(Reply::Failed(failure), _) => outcome = Some(Err(failure.into())),
+            Incoming::Message(..) => return Err(unexpected()),
+            Incoming::NotYet if heeded < orders.len() => return Err(silent()),
+            Incoming::NotYet => {}
+            Incoming::End => return outcome.transpose(),
+        }
+    }
 }
 
 /// The monitor answers something else than what was asked.

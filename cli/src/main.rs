@@ -4,10 +4,13 @@
 #![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 mod args;
+mod background;
+mod capture;
 mod console;
 mod control;
 mod decision;
 mod deferred;
+mod detach;
 mod disposition;
 #[cfg(all(target_env = "gnu", not(test)))]
 mod entry;
@@ -16,10 +19,12 @@ mod fault_point;
 mod host;
 mod instance;
 mod interrupt;
+mod known;
 mod monitor;
 mod output;
 mod plain;
 mod progress;
+mod resident;
 mod select;
 mod stdio;
 mod verbs;
@@ -75,7 +80,13 @@ fn moat() -> u8 {
     let status = match cli.verb {
         Verb::Run(Deferred(run)) => verbs::run::run(output, &run),
         Verb::Exec(Deferred(exec)) => verbs::exec::exec(output, &exec),
-        Verb::Ps => verbs::ps::ps(output),
+        Verb::Ps(Deferred(ps)) => verbs::ps::ps(output, &ps),
+        Verb::Logs(Deferred(logs)) => verbs::logs::logs(output, &logs),
+        Verb::Stop(Deferred(stop)) => verbs::stop::stop(output, &stop),
+        Verb::Kill(Deferred(kill)) => verbs::kill::kill(output, &kill),
+        Verb::Wait(Deferred(named)) => verbs::wait::wait(output, &named),
+        Verb::Rm(Deferred(rm)) => verbs::rm::rm(output, &rm),
+        Verb::Inspect(Deferred(named)) => verbs::inspect::inspect(output, &named),
         Verb::Stats(Deferred(stats)) => verbs::stats::stats(output, &stats),
         Verb::Pause(Deferred(named)) => verbs::pause::pause(output, &named),
         Verb::Resume(Deferred(named)) => verbs::resume::resume(output, &named),

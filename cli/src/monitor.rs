@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::capture::Capture;
 use crate::control::Control;
 use crate::interrupt;
 
@@ -48,7 +49,7 @@ pub(crate) const INSISTENT: u8 = 3;
 /// How long the kernel or the guest may take to carry out SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// moat's own signals, held back from here on and read by [`watch`].
+/// moat's own signals, held back from here on and read by [`Monitor::watch`].
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
@@ -90,38 +91,53 @@ enum Patience {
     Killed(Instant),
 }
 
-/// What has come of the signals to moat.
-struct Watch<'w> {
+/// What watches over a workload that runs.
+pub(crate) struct Monitor<'w> {
     workload: &'w Resolved,
+    signals: Signals,
+    control: Control,
     patience: Patience,
     interrupts: u8,
 }
 
-/// Waits for the workload's end, and serves those who ask its control socket in `dir` meanwhile.
-pub(crate) fn watch<J: Journal>(
-    instance: &mut Instance<J>,
-    workload: &Resolved,
-    mut signals: Signals,
-    dir: &Path,
-) -> Result<Exit, Fault> {
-    // Not before the workload runs: nobody waits for it.
-    let mut control = Control::open(dir, signals.as_fd())?;
-    let mut watch = Watch { workload, patience: Patience::Endless, interrupts: 0 };
-    loop {
-        if let Some(exit) = instance.wait(Some(control.as_fd()), watch.limit())? {
-            return Ok(exit);
-        }
-        control.serve(instance);
-        while let Some(signal) = signals.next()? {
-            watch.heed(signal, instance)?;
-        }
-        if let Some(exit) = watch.insist(instance)? {
-            return Ok(exit);
+impl<'w> Monitor<'w> {
+    /// From now on the control socket in the instance's directory `dir` is there, and what comes of
+    /// `capture` is kept. Not before the workload runs: nobody waits for it.
+    pub(crate) fn open(
+        workload: &'w Resolved,
+        signals: Signals,
+        dir: &Path,
+        capture: Option<Capture>,
+    ) -> Result<Self, Fault> {
+        let control = Control::open(dir, signals.as_fd(), capture)?;
+        Ok(Self { workload, signals, control, patience: Patience::Endless, interrupts: 0 })
+    }
+
+    /// Waits for the workload's end, and serves those who ask meanwhile.
+    pub(crate) fn watch<J: Journal>(&mut self, instance: &mut Instance<J>) -> Result<Exit, Fault> {
+        loop {
+            if let Some(exit) = instance.wait(Some(self.control.as_fd()), self.limit())? {
+                return Ok(exit);
+            }
+            self.control.serve(instance);
+            if let Some(within) = self.control.take_stop() {
+                let within = within.unwrap_or(self.workload.stop_timeout);
+                self.end(self.workload.stop_signal, within, instance)?;
+            }
+            while let Some(signal) = self.signals.next()? {
+                self.heed(signal, instance)?;
+            }
+            if let Some(exit) = self.insist(instance)? {
+                return Ok(exit);
+            }
         }
     }
-}
 
-impl Watch<'_> {
+    /// What serves those who ask.
+    pub(crate) fn control(&mut self) -> &mut Control {
+        &mut self.control
+    }
+
     /// How long there is patience yet.
     fn limit(&self) -> Option<Duration> {
         match self.patience {
@@ -130,6 +146,28 @@ impl Watch<'_> {
                 Some(then.saturating_duration_since(Instant::now()))
             }
         }
+    }
+
+    /// Asks it to end, unless it was asked before; who asks again may have less patience.
+    fn end<J: Journal>(
+        &mut self,
+        signal: Signal,
+        within: Duration,
+        instance: &mut Instance<J>,
+    ) -> Result<(), Fault> {
+        let then = Instant::now() + within;
+        match self.patience {
+            Patience::Endless => {
+                // What does not even hear of it is ended in time all the same.
+                if let Err(fault) = instance.stop(signal) {
+                    tracing::warn!("{fault}");
+                }
+                self.patience = Patience::Until(then);
+            }
+            Patience::Until(before) => self.patience = Patience::Until(before.min(then)),
+            Patience::Killed(_) => {}
+        }
+        Ok(())
     }
 
     fn heed<J: Journal>(
@@ -147,10 +185,8 @@ impl Watch<'_> {
             return Ok(());
         }
         if stops && matches!(self.patience, Patience::Endless) {
-            let stop_signal = self.workload.stop_signal;
-            instance.stop(if signal == Signal::TERM { stop_signal } else { signal })?;
-            self.patience = Patience::Until(Instant::now() + self.workload.stop_timeout);
-            return Ok(());
+            let signal = if signal == Signal::TERM { self.workload.stop_signal } else { signal };
+            return self.end(signal, self.workload.stop_timeout, instance);
         }
         if signal == Signal::CONT {
             instance.retake_terminal()?;

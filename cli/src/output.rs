@@ -44,6 +44,21 @@ impl Output {
         self.raw(&out)
     }
 
+    /// Writes a verb's result that is JSON in either format.
+    pub(crate) fn json<T: Serialize>(self, value: &T) -> Result<(), Fault> {
+        Self { format: Format::Json, ..self }.result(value, |_| String::new())
+    }
+
+    /// Writes a verb's result that a script may want to know, and people know already.
+    pub(crate) fn outcome<T: Serialize>(self, value: &T) -> Result<(), Fault> {
+        if self.is_json() { self.json(value) } else { Ok(()) }
+    }
+
+    /// Whether results are for scripts.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Writes a verb's result that is the same in either format.
     pub(crate) fn raw(self, out: &str) -> Result<(), Fault> {
         match io::stdout().lock().write_all(out.as_bytes()) {

@@ -36,7 +36,15 @@ pub(crate) fn understood(mut args: impl Iterator<Item = OsString>) -> Option<Cli
     }
     let policy = moat_core::policy::DEFAULT.to_owned();
     let selection = Selection { spec, name, isolation: None, policy, trust: None };
-    let run = Run { selection, dry_run: false, offline: false, command };
+    let run = Run {
+        selection,
+        detach: false,
+        rm: false,
+        project: None,
+        dry_run: false,
+        offline: false,
+        command,
+    };
     let verb = Verb::Run(Deferred(run));
     Some(Cli { verb, format: Format::default(), quiet: false, log: None })
 }

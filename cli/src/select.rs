@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use moat_core::diagnose::{Code, Fault};
 use moat_core::policy::{self, Policy};
-use moat_core::spec::{self, Context, Resolved, Spec, Trust};
+use moat_core::spec::{self, Context, Name, Resolved, Spec, Trust};
 use moat_host::rootfs;
 
 use crate::Failure;
@@ -44,6 +44,14 @@ pub(crate) fn all(selection: &Selection, command: &[String]) -> Result<Vec<Resol
         None => file.spec.workloads().keys().collect(),
     };
     names.into_iter().map(|name| file.resolve(name.as_str(), selection, command)).collect()
+}
+
+/// The project that is meant when none is named: the name of the spec's directory, or of this one
+/// where there is no spec.
+pub(crate) fn project(selection: &Selection) -> Result<Name, Fault> {
+    let base = base(selection.spec.as_deref().unwrap_or(Path::new(DEFAULT_SPEC)))?;
+    let name = base.file_name().unwrap_or_default();
+    Ok(Name::nearest_to(&name.to_string_lossy()))
 }
 
 /// Where workloads come from.

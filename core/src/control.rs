@@ -15,21 +15,24 @@
 //! A request is answered by one reply. Only [`Request::Exec`] is answered by more: `Started` (with
 //! the master of the terminal, if there is one, or a stream socket that leads to it) and `Exited`, or
 //! `Failed`; in between, [`Request::Signal`] and [`Request::Resize`] are not answered at all.
+//! [`Request::Wait`] is answered at the workload's end, and the connection ends when nothing is left
+//! of it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Code, Fault};
-use crate::sandbox::{ExitStatus, TerminalSize};
+use crate::sandbox::{Exit, ExitStatus, TerminalSize};
 use crate::spec::{GuestPath, Signal, User};
 use crate::workload::Figures;
 
 /// The version of this protocol. The moat that asks may be newer than the one that answers.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The name of the socket in an instance's directory.
 pub const SOCKET: &str = "control";
@@ -58,6 +61,13 @@ pub enum Request {
     /// The terminal of the process that this connection has started has a new size. Only where what
     /// came with [`Reply::Started`] is no terminal itself.
     Resize(TerminalSize),
+    /// Ask the workload to end by its stop signal, and end it after this time; without one, after
+    /// its `stop_timeout`.
+    Stop(Option<Duration>),
+    /// Send a signal to the workload's own process.
+    Kill(Signal),
+    /// Tell when the workload has ended.
+    Wait,
 }
 
 /// One more process in a workload. What is not said is as the workload's own process has it.
@@ -89,6 +99,8 @@ pub enum Reply {
     Done,
     /// What the workload uses.
     Figures(Figures),
+    /// The workload has ended.
+    Ended(Exit),
 }
 
 /// A message of one direction.

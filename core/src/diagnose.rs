@@ -23,6 +23,8 @@ pub enum Code {
     NotExecutable,
     /// No running workload is meant, or more than one.
     NotRunning,
+    /// A name is taken, or the instance still runs.
+    InUse,
     /// A kernel bundle is missing or wrong.
     Kernel,
     /// A container could not be set up or was lost.
@@ -35,7 +37,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Usage,
         Self::Spec,
         Self::Denied,
@@ -43,6 +45,7 @@ impl Code {
         Self::NotFound,
         Self::NotExecutable,
         Self::NotRunning,
+        Self::InUse,
         Self::Kernel,
         Self::Container,
         Self::Microvm,
@@ -59,6 +62,7 @@ impl Code {
             Self::NotFound => "not-found",
             Self::NotExecutable => "not-executable",
             Self::NotRunning => "not-running",
+            Self::InUse => "in-use",
             Self::Kernel => "kernel",
             Self::Container => "container",
             Self::Microvm => "microvm",
@@ -75,7 +79,12 @@ impl Code {
             Self::Unavailable => 5,
             Self::NotFound => 127,
             Self::NotExecutable => 126,
-            Self::NotRunning | Self::Kernel | Self::Container | Self::Microvm | Self::State => 125,
+            Self::NotRunning
+            | Self::InUse
+            | Self::Kernel
+            | Self::Container
+            | Self::Microvm
+            | Self::State => 125,
         }
     }
 
@@ -89,8 +98,9 @@ impl Code {
             Self::NotFound => "the workload's command does not exist in its root",
             Self::NotExecutable => "the workload's command can't be executed",
             Self::NotRunning => {
-                "no running workload has that name or id, or several have; it has just ended, or is paused"
+                "no workload of which that could be asked has that name or id, or several have; it has just ended, or is paused"
             }
+            Self::InUse => "the name is another instance's, or the instance still runs",
             Self::Kernel => "a kernel bundle is missing, broken or could not be made",
             Self::Container => "a container could not be set up, or was lost",
             Self::Microvm => "a micro-VM could not be set up, crashed, or was lost",

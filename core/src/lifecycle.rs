@@ -199,6 +199,11 @@ impl<J: Journal> Instance<J> {
         self.workload.as_ref().map_or_else(Vec::new, |workload| workload.warnings())
     }
 
+    /// Its own directory.
+    pub fn dir(&self) -> &Path {
+        self.journal.dir()
+    }
+
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         self.mark.phase

@@ -1,5 +1,6 @@
 //! Whole commands: what the user sees when all is well and when it is not.
 
+mod background;
 mod bad_kernel;
 mod bad_root;
 mod bad_spec;

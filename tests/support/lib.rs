@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod host;
+pub mod kept;
 pub mod kernels;
 pub mod live;
 pub mod moat;

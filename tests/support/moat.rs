@@ -37,7 +37,7 @@ pub fn executable() -> Result<PathBuf> {
 
 /// The runtime directory of all tests but those with their own: what they share is found out
 /// about this machine only once, and what others run here is not swept up or reported.
-fn runtime_dir() -> PathBuf {
+pub(crate) fn runtime_dir() -> PathBuf {
     if host::is_bed() {
         return Path::new(BED).join("runtime");
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::live::Live;
-use crate::moat::Moat;
+use crate::moat::{self, Moat};
 use crate::seen::Seen;
 use crate::workspace::Workspace;
 
@@ -87,14 +87,24 @@ impl<'s> Running<'s> {
     }
 }
 
-/// moat with the workspace's own runtime directory.
+/// moat with the workspace's own runtime directory, in which is known what was found out about this
+/// machine: to try that anew takes long, and more than a busy emulated one may give.
 ///
 /// # Errors
 /// When that can't be made.
 pub fn in_own_dir(space: &Workspace, moat: Moat) -> Result<Moat> {
     let dir = runtime_dir(space);
-    fs::create_dir_all(&dir)?;
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).context("chmod")?;
+    if !dir.exists() {
+        let (own, shared) = (dir.join("moat"), moat::runtime_dir().join("moat"));
+        fs::create_dir_all(&own)?;
+        for made in [&dir, &own] {
+            fs::set_permissions(made, fs::Permissions::from_mode(0o700)).context("chmod")?;
+        }
+        for probe in ["probe-container.json", "probe-microvm.json"] {
+            // What nobody has found out yet, this one does.
+            let _ = fs::copy(shared.join(probe), own.join(probe));
+        }
+    }
     Ok(moat.env("XDG_RUNTIME_DIR", dir))
 }
 

@@ -8,9 +8,11 @@ pub mod dirs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod idmap;
+pub mod kept;
 pub mod label;
 mod living;
 mod lock;
+pub mod log;
 pub mod machine;
 pub mod mapping;
 pub mod mountinfo;

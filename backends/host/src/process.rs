@@ -1,8 +1,11 @@
 //! A process named so that a reused pid is never taken for it: its pid and when it started.
 
+use std::io;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::procfs;
@@ -31,6 +34,22 @@ impl ProcessId {
     /// Whether that process is still there (it may be a zombie).
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
+    }
+
+    /// Ends it by SIGKILL; nothing happens when it is gone, whoever has its pid by now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(self) -> io::Result<()> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|process| {
+            // What was opened is the one that was meant only if that is still there now.
+            if self.is_alive() { pidfd_send_signal(process, Signal::KILL) } else { Ok(()) }
+        });
+        match sent {
+            Err(Errno::SRCH) => Ok(()),
+            sent => Ok(sent?),
+        }
     }
 
     /// How long ago it started; `None` where that can't be told.
@@ -82,6 +101,8 @@ mod tests {
     fn a_reused_pid_is_not_the_same_process() {
         let own = ProcessId::own().unwrap();
         assert!(own.is_alive());
-        assert!(!ProcessId { start_time: own.start_time + 1, ..own }.is_alive());
+        let other = ProcessId { start_time: own.start_time + 1, ..own };
+        assert!(!other.is_alive());
+        other.kill().unwrap();
     }
 }

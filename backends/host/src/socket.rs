@@ -35,7 +35,7 @@ pub enum ConnectionError {
     /// The kernel's reason.
     #[error("the control socket can't be {action}")]
     Socket {
-        /// `opened`, `read`, `written`.
+        /// `made`, `opened`, `read`, `written`.
         action: &'static str,
         /// Why.
         source: io::Error,
@@ -145,6 +145,18 @@ impl Connection {
         }
         net::connect(&socket, &address)?;
         Ok(Self::new(socket))
+    }
+
+    /// Both sides of a connection, for a process and one that it forks. What is received is waited
+    /// for without limit.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pair() -> Result<(Self, Self), ConnectionError> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(socket("made"))?;
+        Ok((Self::new(one), Self::new(other)))
     }
 
     /// Whether the other side is root or the user that this process is.

@@ -37,6 +37,9 @@ pub struct Header {
     pub id: String,
     /// The workload's name.
     pub name: Name,
+    /// The project that it has its name in, if it is kept after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// The backend that made it, by [`Backend::name`](moat_core::workload::Backend::name).
     pub backend: String,
     /// The process that owns it.
@@ -363,6 +366,7 @@ mod tests {
         Header {
             id: id.to_owned(),
             name: serde_json::from_value("api".into()).unwrap(),
+            project: None,
             backend: "container".to_owned(),
             monitor,
             memory: Bytes::mib(512),

@@ -10,5 +10,5 @@ use crate::output::Output;
 
 /// Stops all processes of a running workload, until `moat resume`.
 pub(crate) fn pause(output: Output, args: &Named) -> Result<u8, Failure> {
-    instance::order(output, &args.name, &Request::Pause, Phase::Paused)
+    instance::order(output, args, &Request::Pause, Phase::Paused)
 }

@@ -3,68 +3,86 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use jiff::Timestamp;
 use moat_core::lifecycle::Phase;
 use moat_core::spec::{Isolation, Name};
-use moat_host::state::Found;
+use moat_host::process::ProcessId;
 use serde::Serialize;
 
 use crate::Failure;
+use crate::args::Ps;
 use crate::host::Host;
+use crate::known::{self, Known};
 use crate::output::Output;
 
-/// One workload that runs.
+/// One workload.
 #[derive(Debug, Serialize)]
 struct Row {
     id: String,
-    name: Name,
-    isolation: Isolation,
+    /// `null` where what is kept of it is damaged.
+    name: Option<Name>,
+    /// The project that it has its name in, if it is kept after its end.
+    project: Option<Name>,
+    isolation: Option<Isolation>,
     /// Its phase: `running`, `paused`, ...
     state: Phase,
     /// The process that stands for it on the host, once there is one.
     pid: Option<u32>,
-    /// The moat that runs it.
-    monitor: u32,
+    /// The moat that runs it, while it does.
+    monitor: Option<u32>,
     /// Whole seconds since that started.
     age_seconds: Option<u64>,
+    /// The status with which it has ended, if that is known.
+    status: Option<u8>,
+    /// When it ended.
+    ended: Option<Timestamp>,
 }
 
-/// Lists the workloads of this user that run.
-pub(crate) fn ps(output: Output) -> Result<u8, Failure> {
+/// Lists the workloads of this user that run, or all that there are.
+pub(crate) fn ps(output: Output, args: &Ps) -> Result<u8, Failure> {
     let host = Host::open()?;
     host.sweep(output)?;
-    let mut rows: Vec<Row> = host.store.list()?.into_iter().filter_map(row).collect();
-    rows.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+    let known = if args.all { known::all(&host)? } else { known::running(&host)? };
+    let rows: Vec<Row> = known.into_iter().map(row).collect();
     output.result(&rows, |rows| table(rows))?;
     Ok(0)
 }
 
-/// `None` for one without a living monitor, or of which nothing is left but its record.
-fn row(found: Found) -> Option<Row> {
-    let header = found.header.filter(|_| found.owned)?;
-    let state = found.mark.map_or(Phase::Creating, |mark| mark.phase);
-    (state != Phase::Destroyed).then(|| Row {
-        id: header.id,
-        name: header.name,
-        isolation: header.decision.isolation,
-        state,
-        pid: found.mark.and_then(|mark| mark.pid),
-        monitor: header.monitor.pid,
-        age_seconds: header.monitor.age().map(|age| age.as_secs()),
-    })
+fn row(known: Known) -> Row {
+    let monitor = known.running.map(|(_, header)| header.monitor);
+    let state = known.kept.filter(|_| known.phase == Phase::Ended).and_then(|kept| kept.state);
+    Row {
+        id: known.id,
+        name: known.name,
+        project: known.project,
+        isolation: known.isolation,
+        state: known.phase,
+        pid: known.pid,
+        monitor: monitor.map(|monitor| monitor.pid),
+        age_seconds: monitor.and_then(ProcessId::age).map(|age| age.as_secs()),
+        status: state.as_ref().and_then(|state| state.exit).map(|exit| exit.shell_status()),
+        ended: state.and_then(|state| state.ended),
+    }
 }
 
 fn table(rows: &[Row]) -> String {
+    let unknown = || "-".to_owned();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["ID", "NAME", "ISOLATION", "STATE", "PID", "AGE"]);
+    table.set_header(["ID", "NAME", "PROJECT", "ISOLATION", "STATE", "PID", "AGE"]);
     for row in rows {
+        let state = match row.status {
+            Some(status) => format!("{} ({status})", row.state.as_str()),
+            None => row.state.as_str().to_owned(),
+        };
         table.add_row([
             row.id.clone(),
-            row.name.to_string(),
-            row.isolation.to_string(),
-            row.state.as_str().to_owned(),
-            row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            row.age_seconds.map_or_else(|| "-".to_owned(), |age| ago(Duration::from_secs(age))),
+            row.name.as_ref().map_or_else(unknown, Name::to_string),
+            row.project.as_ref().map_or_else(unknown, Name::to_string),
+            row.isolation.map_or_else(unknown, |isolation| isolation.to_string()),
+            state,
+            row.pid.map_or_else(unknown, |pid| pid.to_string()),
+            row.age_seconds.map_or_else(unknown, |age| ago(Duration::from_secs(age))),
         ]);
     }
     table.trim_fmt()

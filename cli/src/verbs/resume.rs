@@ -10,5 +10,5 @@ use crate::output::Output;
 
 /// Lets all processes of a paused workload go on.
 pub(crate) fn resume(output: Output, args: &Named) -> Result<u8, Failure> {
-    instance::order(output, &args.name, &Request::Resume, Phase::Running)
+    instance::order(output, args, &Request::Resume, Phase::Running)
 }

@@ -45,7 +45,7 @@ pub(crate) fn stats(output: Output, args: &Stats) -> Result<u8, Failure> {
     host.sweep(output)?;
     let rows = match &args.name {
         Some(name) => {
-            let (_, header) = instance::find(&host.store, name)?;
+            let (_, header) = instance::find(&host.store, name, None)?;
             vec![Row { figures: Some(told(ask(&host, &header)?)), ..empty(&header) }]
         }
         None => all(output, &host)?,

@@ -24,6 +24,9 @@ mod host_root;
 mod host_secrets;
 mod hostname;
 mod interrupted_group;
+mod kept;
+mod kept_lost;
+mod kept_stopped;
 mod kernels;
 mod killed_by_signal;
 mod killed_moat;
@@ -135,6 +138,9 @@ cases![
     host_secrets,
     hostname,
     interrupted_group,
+    kept,
+    kept_lost,
+    kept_stopped,
     kernels on [Wall::Vm],
     killed_by_signal,
     killed_moat,
