@@ -28,7 +28,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::capture::Capture;
-use crate::detach::{self, Inherited, Side, Streams};
+use crate::detach::{self, Side, Streams};
 use crate::host::Host;
 use crate::instance::misunderstood;
 use crate::monitor::{Monitor, Signals};
@@ -54,14 +54,9 @@ pub(crate) fn terminal_for(workload: &Resolved) -> Option<TerminalSize> {
 }
 
 /// Starts it, and says which it is.
-pub(crate) fn start(
-    output: Output,
-    inherited: Inherited,
-    order: Order<'_>,
-    project: Name,
-) -> Result<u8, Failure> {
+pub(crate) fn start(output: Output, order: Order<'_>, project: Name) -> Result<u8, Failure> {
     let (ours, theirs) = Connection::pair().map_err(misunderstood)?;
-    let forked = detach::begin(inherited).map_err(|errno| {
+    let forked = detach::begin().map_err(|errno| {
         Fault::new(Code::State, "no process can be made for the background")
             .hint("see that this user may have more processes: `ulimit -u`")
             .because(errno)

@@ -21,26 +21,17 @@ pub(crate) enum Side {
     Stays,
 }
 
-/// The descriptors that moat was started with, but for stdin, stdout and stderr. To be looked at
-/// before moat opens any itself.
-#[derive(Debug)]
-pub(crate) struct Inherited(Vec<RawFd>);
-
-impl Inherited {
-    /// Those of this process. Where they can't be told there are none.
-    pub(crate) fn look() -> Self {
-        let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let all: Vec<RawFd> = numbers.filter(|number| *number > 2).collect();
-        // The directory that was read just now is closed again.
-        let open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
-        Self(all.into_iter().filter(open).collect())
-    }
-
-    /// Closes them: whoever waits for the end of a pipe shall not wait for a workload's.
-    fn close(self) {
-        for number in self.0 {
-            // SAFETY: see the head of this file; it is open, and nobody else's.
+/// Closes what moat was started with, but for stdin, stdout and stderr: whoever waits for the end of
+/// a pipe shall not wait for a workload's. All that moat opens itself would be closed by execve(2),
+/// and what has come to it was not.
+fn close_inherited() {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+        // SAFETY: takes numbers alone.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags != -1 && flags & libc::FD_CLOEXEC == 0 {
+            // SAFETY: see the head of this file; it is open, and nobody's.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
@@ -50,12 +41,14 @@ impl Inherited {
 ///
 /// # Errors
 /// The kernel's: `EAGAIN` when there are too many processes.
-pub(crate) fn begin(inherited: Inherited) -> nix::Result<Side> {
+pub(crate) fn begin() -> nix::Result<Side> {
     // SAFETY: see the head of this file.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(Side::Command),
         ForkResult::Child => {
-            inherited.close();
+            close_inherited();
+            #[cfg(debug_assertions)]
+            crate::fault_point::adopt();
             // Neither fails for a process that was just made.
             let _ = setsid();
             let _ = chdir(Path::new("/"));

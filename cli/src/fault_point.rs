@@ -18,7 +18,7 @@ use std::env;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::process;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use moat_core::fault_point::{FaultPoint, Hook};
 use nix::errno::Errno;
@@ -40,7 +40,7 @@ static HALTED: AtomicBool = AtomicBool::new(false);
 struct Asked {
     point: FaultPoint,
     effect: Effect,
-    moat: u32,
+    moat: AtomicU32,
     read: RawFd,
     write: RawFd,
 }
@@ -67,17 +67,30 @@ pub(crate) fn install() -> nix::Result<()> {
     let mut points = FaultPoint::ALL.iter();
     let point = *points.find(|point| format!("{point:?}") == name).ok_or(Errno::EINVAL)?;
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    for (command, value) in
-        [(libc::F_SETOWN, process::id().cast_signed()), (F_SETSIG, libc::SIGKILL)]
-    {
-        // SAFETY: takes no pointer.
-        Errno::result(unsafe { libc::fcntl(read.as_raw_fd(), command, value) })?;
-    }
+    announce_to(read.as_raw_fd(), process::id())?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_ASYNC))?;
     let (read, write) = (read.into_raw_fd(), write.into_raw_fd());
-    let _ = ASKED.set(Asked { point, effect, moat: process::id(), read, write });
+    let _ = ASKED.set(Asked { point, effect, moat: AtomicU32::new(process::id()), read, write });
     Hook { reached, descriptor: write }.set();
     Ok(())
+}
+
+/// Bytes that arrive are announced to this process with SIGKILL.
+fn announce_to(read: RawFd, pid: u32) -> nix::Result<()> {
+    for (command, value) in [(libc::F_SETOWN, pid.cast_signed()), (F_SETSIG, libc::SIGKILL)] {
+        // SAFETY: takes no pointer.
+        Errno::result(unsafe { libc::fcntl(read, command, value) })?;
+    }
+    Ok(())
+}
+
+/// From now on the calling process is moat: it was forked to stay.
+pub(crate) fn adopt() {
+    if let Some(asked) = ASKED.get() {
+        // One that can't be told is not killed, which the test sees.
+        let _ = announce_to(asked.read, process::id());
+        asked.moat.store(process::id(), Ordering::Relaxed);
+    }
 }
 
 fn reached(point: FaultPoint) {
@@ -94,7 +107,7 @@ fn reached(point: FaultPoint) {
 
 impl Asked {
     fn end_moat(&self) {
-        if process::id() != self.moat {
+        if process::id() != self.moat.load(Ordering::Relaxed) {
             // SAFETY: this forked process's copy, which nothing uses; it may be closed already.
             unsafe { libc::close(self.read) };
         }
@@ -108,7 +121,7 @@ impl Asked {
 
     /// The first process of a pid namespace can't kill itself; but abort(3) ends it all the same.
     fn end_self(&self) {
-        if process::id() == self.moat {
+        if process::id() == self.moat.load(Ordering::Relaxed) {
             let _ = kill(Pid::this(), Signal::SIGKILL);
         }
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

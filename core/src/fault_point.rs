@@ -36,6 +36,14 @@ fault_points! {
     /// The file for a probe's answer is made, and empty.
     ProbeBegun,
 
+    // What is kept of an instance in the background.
+    /// Its directory is made.
+    KeptMade,
+    /// Its lock is taken.
+    KeptLocked,
+    /// Its identity is written down.
+    IdentityWritten,
+
     // The instance's directory.
     /// It is made.
     DirectoryMade,
@@ -162,6 +170,12 @@ fault_points! {
     JournalRemoved,
     /// It is removed.
     DirectoryRemoved,
+
+    // The end of what is kept.
+    /// All that there is to say of the end is written down.
+    EndWritten,
+    /// Nothing is kept of it but its lock.
+    KeptForgotten,
 
     // The sweep of what another moat has left.
     /// Its journal is locked.

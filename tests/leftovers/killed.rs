@@ -15,6 +15,7 @@ use moat_tests::seen::Seen;
 use moat_tests::workspace::Workspace;
 use nix::sys::signal::Signal;
 
+use crate::kept;
 use crate::odd::{is, until};
 
 /// A user that nobody knows, and moat started by it.
@@ -88,6 +89,9 @@ pub(crate) fn all() -> Vec<Kill> {
             // What it has there is the same natively, in less time.
             continue;
         }
+        if kept::OWN.contains(&point) {
+            continue;
+        }
         kills.push(Kill { point, who: Who::Moat, with: With::Reaper });
         if ELSEWHERE.contains(&point) {
             kills.push(Kill { point, who: Who::Itself, with: With::Reaper });
@@ -113,7 +117,7 @@ fn is_here(point: FaultPoint) -> bool {
     point != Gathered || Path::new("/sys/fs/cgroup/freezer/cgroup.procs").exists()
 }
 
-fn place(point: FaultPoint) -> usize {
+pub(crate) fn place(point: FaultPoint) -> usize {
     FaultPoint::ALL.iter().position(|other| *other == point).unwrap_or_default()
 }
 

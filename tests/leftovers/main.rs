@@ -3,6 +3,7 @@
 
 mod crowd;
 mod figures;
+mod kept;
 mod killed;
 mod odd;
 
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
     }
     for kill in killed::all() {
         trials.push(trial(kill.name(), move || kill.run()));
+    }
+    for point in kept::points() {
+        trials.push(trial(format!("kept::{point:?}"), move || kept::run(point)));
     }
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(lacks.is_some()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use moat_core::diagnose::{Code, Fault};
+use moat_core::fault_point::FaultPoint;
 use moat_core::lifecycle::{Mark, Phase};
 use moat_core::policy::Decision;
 use moat_core::sandbox::Exit;
@@ -320,6 +321,7 @@ impl Shelf {
         self.refuse_taken(identity)?;
         let dir = self.instances.join(&identity.id);
         DirBuilder::new().mode(0o700).create(&dir).map_err(failed(&dir, "made"))?;
+        FaultPoint::KeptMade.reached();
         Keeper::begin(&dir, identity).inspect_err(|_| {
             // Best effort: what is half made is cleared by who takes the next name.
             let _ = clear(&dir);
@@ -385,6 +387,7 @@ fn clear(dir: &Path) -> Result<(), KeptError> {
             gone(fs::remove_file(entry.path())).map_err(failed(&entry.path(), "removed"))?;
         }
     }
+    FaultPoint::KeptForgotten.reached();
     let lock = dir.join(LOCK);
     gone(fs::remove_file(&lock)).map_err(failed(&lock, "removed"))?;
     gone(fs::remove_dir(dir)).map_err(failed(dir, "removed"))

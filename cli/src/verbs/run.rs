@@ -12,7 +12,6 @@ use moat_host::state::Header;
 
 use crate::args::Run;
 use crate::background::{self, Order};
-use crate::detach::Inherited;
 use crate::host::Host;
 use crate::monitor::{Monitor, Signals};
 use crate::output::Output;
@@ -21,7 +20,6 @@ use crate::{Failure, decision, select, stdio};
 
 /// Runs one workload to its end and gives its status.
 pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
-    let inherited = args.detach.then(Inherited::look);
     stdio::check()?;
     let policy = select::policy(&args.selection)?;
     let workload = select::one(&args.selection, &args.command)?;
@@ -45,7 +43,7 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
         output.result(&plan.steps(), |steps| numbered(steps))?;
         return Ok(0);
     }
-    if let Some(inherited) = inherited {
+    if args.detach {
         let project = match &args.project {
             Some(project) => project.clone(),
             None => select::project(&args.selection)?,
@@ -53,7 +51,7 @@ pub(crate) fn run(output: Output, args: &Run) -> Result<u8, Failure> {
         let header = header(&approved, backend.name(), Some(project.clone()))?;
         let order =
             Order { host: &host, approved: &approved, header, plan, removed_at_end: args.rm };
-        return background::start(output, inherited, order, project);
+        return background::start(output, order, project);
     }
     let exit = carry_out(output, &host, &approved, backend.name(), plan)?;
     if exit.oom {

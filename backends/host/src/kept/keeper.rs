@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use moat_core::diagnose::Fault;
+use moat_core::fault_point::FaultPoint;
 use moat_core::lifecycle::{Journal, Mark, Phase};
 
 use super::{IDENTITY, Identity, KeptError, LOCK, STATE, State, clear, failed, replace};
@@ -26,7 +27,9 @@ impl Keeper {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed(&path, "made"))?;
         lock::take(&file).map_err(failed(&path, "locked"))?;
+        FaultPoint::KeptLocked.reached();
         replace(dir, IDENTITY, identity, true)?;
+        FaultPoint::IdentityWritten.reached();
         Ok(Self { dir: dir.to_owned(), state: State::NEW, _lock: file })
     }
 
@@ -54,7 +57,9 @@ impl Keeper {
         self.state.process = None;
         self.state.fault = fault.map(whole);
         self.state.output_lost |= output_lost;
-        self.write()
+        self.write()?;
+        FaultPoint::EndWritten.reached();
+        Ok(())
     }
 
     /// Keeps nothing of it any more.
@@ -105,16 +110,16 @@ impl Journal for KeptJournal {
         self.run.dir()
     }
 
+    /// What is kept comes first: by the end of the other record a later moat has nothing to do, and
+    /// how it ended must be known then.
     fn record(&mut self, mark: Mark) -> Result<(), Fault> {
-        self.run.record(mark)?;
         let kept = self.keeper.mark(mark);
         if matches!(mark.phase, Phase::Creating | Phase::Created | Phase::Starting) {
-            return Ok(kept?);
+            kept?;
         }
-        // What runs need not end because of a full disk: it is in the other record, and the end is
-        // tried again, and shows by the end of the monitor.
-        drop(kept);
-        Ok(())
+        // Else it is passed over: what runs need not end because of a full disk. The end is written
+        // again, and without it shows by that of the monitor.
+        self.run.record(mark)
     }
 
     /// Nothing is kept of what never came to run.
