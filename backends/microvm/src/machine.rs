@@ -1,6 +1,7 @@
 //! A machine from its parts to its end: memory, kernel, devices, vCPU threads, and who stops whom.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
@@ -105,24 +106,33 @@ pub fn run(kvm: OwnedFd, config: MachineConfig) -> Result<Outcome, Error> {
     install_kick_handler()?;
     let hypervisor = Hypervisor::new(kvm)?;
     let memory = memory::create(config.memory)?;
-    let vm = hypervisor.create_vm(memory.clone())?;
     let count = u32::try_from(config.devices.len()).unwrap_or_default();
     let serial = config.serial.is_some();
-    let rsdp = describe(&memory, config.discovery, config.vcpus, count, serial)?;
     let mut kernel = config.kernel;
-    let entry = boot::load(
-        &memory,
-        Boot {
-            kernel: &mut kernel,
-            format: config.kernel_format,
-            initramfs: &config.initramfs,
-            cmdline: &config.cmdline,
-            discovery: config.discovery,
-            devices: count,
-            serial,
-            rsdp,
-        },
-    )?;
+    let (vm, entry) = std::thread::scope(|scope| {
+        // Making a VM is mostly a wait: before Linux 6.13 for a thread that is to join the VMM's
+        // control group.
+        let maker = std::thread::Builder::new();
+        let vm = maker.spawn_scoped(scope, || hypervisor.create_vm(memory.clone()));
+        let entry = describe(&memory, config.discovery, config.vcpus, count, serial);
+        let entry = entry.and_then(|rsdp| {
+            let boot = Boot {
+                kernel: &mut kernel,
+                format: config.kernel_format,
+                initramfs: &config.initramfs,
+                cmdline: &config.cmdline,
+                discovery: config.discovery,
+                devices: count,
+                serial,
+                rsdp,
+            };
+            Ok(boot::load(&memory, boot)?)
+        });
+        let panicked = |_| io::Error::other("the thread that makes the VM panicked");
+        let vm = vm.and_then(|vm| vm.join().map_err(panicked));
+        (vm, entry)
+    });
+    let (vm, entry) = (vm??, entry?);
     drop((kernel, config.initramfs));
     let confine = config.confine;
     let (com1, typist) = config.serial.map(|ends| com1(&vm, ends, confine)).transpose()?.unzip();

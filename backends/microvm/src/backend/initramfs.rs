@@ -9,6 +9,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::boot::Piece;
+
 /// File type and permissions of a directory.
 const DIRECTORY: u32 = libc::S_IFDIR | 0o755;
 /// Of a program.
@@ -45,15 +47,18 @@ pub(super) enum InitramfsError {
     },
 }
 
-/// The archive with `guest` as `/init` and these modules, to be loaded in this order.
+/// The archive, in pieces that lie back to back, with `guest` as `/init` and these modules, to be loaded in this order.
 ///
 /// # Errors
 /// When a module can't be read.
-pub(super) fn build(guest: &[u8], modules: &[PathBuf]) -> Result<Vec<u8>, InitramfsError> {
+pub(super) fn build(
+    guest: &'static [u8],
+    modules: &[PathBuf],
+) -> Result<Vec<Piece>, InitramfsError> {
     let mut archive = Archive::default();
     archive.directory("dev")?;
     archive.entry("dev/console", CONSOLE, CONSOLE_DEVICE, &[])?;
-    archive.entry("init", PROGRAM, (0, 0), guest)?;
+    archive.program("init", guest)?;
     if !modules.is_empty() {
         archive.directory("modules")?;
         let mut order = String::new();
@@ -79,6 +84,7 @@ fn module_name(path: &Path) -> Result<&str, InitramfsError> {
 
 #[derive(Debug, Default)]
 struct Archive {
+    pieces: Vec<Piece>,
     bytes: Vec<u8>,
     entries: u32,
 }
@@ -95,8 +101,30 @@ impl Archive {
         (major, minor): (u32, u32),
         data: &[u8],
     ) -> Result<(), InitramfsError> {
+        self.header(name, mode, (major, minor), data.len())?;
+        self.bytes.extend_from_slice(data);
+        self.pad();
+        Ok(())
+    }
+
+    /// This program's own bytes are not copied before they go into the guest's memory, at a multiple
+    /// of 4 like every piece.
+    fn program(&mut self, name: &str, program: &'static [u8]) -> Result<(), InitramfsError> {
+        self.header(name, PROGRAM, (0, 0), program.len())?;
+        self.pieces.push(Piece::Bytes(std::mem::take(&mut self.bytes)));
+        self.pieces.push(Piece::Program(program));
+        Ok(())
+    }
+
+    fn header(
+        &mut self,
+        name: &str,
+        mode: u32,
+        (major, minor): (u32, u32),
+        size: usize,
+    ) -> Result<(), InitramfsError> {
         let too_large = || InitramfsError::TooLarge { name: name.to_owned() };
-        let size = u32::try_from(data.len()).map_err(|_| too_large())?;
+        let size = u32::try_from(size).map_err(|_| too_large())?;
         let name_size = u32::try_from(name.len() + 1).map_err(|_| too_large())?;
         self.entries += 1;
         let (inode, owner, links, time, device, check) = (self.entries, 0, 1, 0, 0, 0);
@@ -112,14 +140,13 @@ impl Archive {
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
         self.pad();
-        self.bytes.extend_from_slice(data);
-        self.pad();
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<u8>, InitramfsError> {
+    fn finish(mut self) -> Result<Vec<Piece>, InitramfsError> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
-        Ok(self.bytes)
+        self.pieces.push(Piece::Bytes(self.bytes));
+        Ok(self.pieces)
     }
 
     fn pad(&mut self) {
@@ -136,13 +163,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let module = dir.path().join("fuse.ko");
         fs::write(&module, b"module").unwrap();
-        let archive = build(b"guest binary", &[module]).unwrap();
+        let archive = joined(&build(b"guest binar", &[module]).unwrap());
         assert_eq!(archive.len() % 4, 0);
         let names = names(&archive);
         let expected = [
             ("dev", 0),
             ("dev/console", 0),
-            ("init", 12),
+            ("init", 11),
             ("modules", 0),
             ("modules/000-fuse.ko", 6),
             ("modules/order", 12),
@@ -155,6 +182,20 @@ mod tests {
     fn a_module_that_is_not_there_is_named() {
         let error = build(b"", &["/nonexistent/a.ko".into()]).unwrap_err();
         assert_eq!(error.to_string(), "can't read kernel module /nonexistent/a.ko");
+    }
+
+    /// As the guest finds it in its memory.
+    fn joined(pieces: &[Piece]) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => archive.extend(bytes),
+                Piece::Program(bytes) => archive.extend(*bytes),
+                Piece::File(_) => panic!("files are read by the caller"),
+            }
+            archive.resize(archive.len().next_multiple_of(4), 0);
+        }
+        archive
     }
 
     /// Walks an archive as Linux does: name and size of each entry.

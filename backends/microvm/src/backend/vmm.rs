@@ -88,7 +88,7 @@ pub(super) struct Parts {
     pub(super) kernel: File,
     pub(super) kernel_format: KernelFormat,
     pub(super) discovery: Discovery,
-    pub(super) initramfs: Vec<u8>,
+    pub(super) initramfs: Vec<Piece>,
     pub(super) cmdline: String,
     pub(super) vcpus: u8,
     /// Guest memory in bytes.
@@ -340,7 +340,7 @@ fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<
     let config = MachineConfig {
         kernel: parts.kernel,
         kernel_format: parts.kernel_format,
-        initramfs: vec![Piece::Bytes(parts.initramfs)],
+        initramfs: parts.initramfs,
         cmdline: parts.cmdline,
         discovery: parts.discovery,
         vcpus: parts.vcpus,

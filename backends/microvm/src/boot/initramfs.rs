@@ -9,7 +9,7 @@ use std::io::{Seek, SeekFrom};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{Error, Span};
+use super::{Error, Span, program};
 use crate::memory::low_end;
 
 const PAGE: u64 = 4096;
@@ -22,6 +22,8 @@ pub enum Piece {
     File(File),
     /// Bytes made by the caller.
     Bytes(Vec<u8>),
+    /// Bytes of this program's own file.
+    Program(&'static [u8]),
 }
 
 impl Piece {
@@ -29,6 +31,7 @@ impl Piece {
         match self {
             Self::File(file) => Ok(file.metadata()?.len()),
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
+            Self::Program(bytes) => Ok(bytes.len() as u64),
         }
     }
 }
@@ -76,6 +79,11 @@ fn copy(
     let failed = |source| Error::CopyInitramfs { index, source };
     match piece {
         Piece::Bytes(bytes) => memory.write_slice(bytes, at).map_err(failed),
+        Piece::Program(bytes) => {
+            memory.write_slice(bytes, at).map_err(failed)?;
+            program::forget(bytes);
+            Ok(())
+        }
         Piece::File(file) => {
             let mut file = file;
             file.seek(SeekFrom::Start(0))

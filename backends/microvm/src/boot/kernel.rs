@@ -1,6 +1,7 @@
 //! Brings a kernel file into guest memory: mapped where that can be done, else read.
 
 use std::fs::File;
+use std::ops::Range;
 
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::elf::PvhBootCapability;
@@ -8,7 +9,7 @@ use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Address, GuestAddress, GuestMemoryMmap};
 
 use super::map::PageSource;
-use super::{Error, KernelFormat, layout};
+use super::{Error, KernelFormat, layout, rewritten};
 use crate::memory::low_end;
 
 /// `xloadflags`: there is a 64-bit entry 0x200 into the protected-mode kernel (Linux
@@ -27,6 +28,8 @@ pub(super) struct Kernel {
     pub(super) initramfs_max: u64,
     /// The longest command line it takes, without the terminating zero.
     pub(super) cmdline_max: usize,
+    /// What of it a Linux kernel writes to before its first process.
+    pub(super) rewritten: Vec<Range<u64>>,
 }
 
 /// How it is entered.
@@ -71,6 +74,7 @@ fn load_elf(memory: &GuestMemoryMmap, file: &mut PageSource<'_>) -> Result<Kerne
         end: loaded.kernel_end,
         initramfs_max: INITRAMFS_MAX,
         cmdline_max: layout::CMDLINE_MAX - 1,
+        rewritten: rewritten::ranges(file.file()),
     })
 }
 
@@ -93,5 +97,6 @@ fn load_bzimage(memory: &GuestMemoryMmap, file: &mut File) -> Result<Kernel, Err
         end: loaded.kernel_end.max(unpacked),
         initramfs_max: u64::from(header.initrd_addr_max),
         cmdline_max: cmdline_max.min(layout::CMDLINE_MAX - 1),
+        rewritten: Vec::new(),
     })
 }

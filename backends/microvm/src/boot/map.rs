@@ -49,6 +49,11 @@ impl<'a> PageSource<'a> {
         Ok(Self { file, mappable: if own { metadata.len() } else { 0 } })
     }
 
+    /// The file itself.
+    pub(super) fn file(&self) -> &'a File {
+        self.file
+    }
+
     /// Maps the whole pages of `length` bytes at `offset` over those at `to`. How many bytes.
     fn map(&self, to: *mut u8, offset: u64, length: usize) -> Option<usize> {
         let length = length - length % PAGE;

@@ -7,6 +7,9 @@ pub mod layout;
 pub(crate) mod longmode;
 mod map;
 mod params;
+mod populate;
+mod program;
+mod rewritten;
 
 use std::fmt;
 use std::fs::File;
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 
 use crate::hv::{Entry, LongMode};
+use crate::memory::low_end;
 
 pub use initramfs::Piece;
 
@@ -163,6 +167,13 @@ pub fn load(memory: &GuestMemoryMmap, boot: Boot<'_>) -> Result<Entry, Error> {
     let kernel = kernel::load(memory, boot.kernel, boot.format)?;
     let initramfs = initramfs::load(memory, boot.initramfs, kernel.end, kernel.initramfs_max)?;
     cmdline::write(memory, &boot, kernel.cmdline_max)?;
+    if boot.discovery == Discovery::Cmdline {
+        for range in &kernel.rewritten {
+            populate::populate(memory, range.clone());
+        }
+        let top = if initramfs.size > 0 { initramfs.start } else { low_end(memory) };
+        populate::populate(memory, populate::page_books(memory, top));
+    }
     match kernel.start {
         kernel::Start::Pvh { eip } => {
             params::write_start_info(memory, initramfs, boot.rsdp)?;
