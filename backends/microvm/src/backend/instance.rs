@@ -35,6 +35,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// A micro-VM of this process's own.
 pub(super) struct Instance {
     pub(super) process: VmmProcess,
+    /// What the user must know of it.
+    warnings: Vec<String>,
     pub(super) relay: Relay,
     remains: Remains,
     pub(super) sandbox: Sandbox,
@@ -63,6 +65,7 @@ impl Instance {
         match Relay::new(vmm.agent, vmm.console) {
             Ok(relay) => Ok(Self {
                 process: vmm.process,
+                warnings: vmm.warnings,
                 relay,
                 remains,
                 sandbox,
@@ -238,6 +241,10 @@ impl Workload for Instance {
         self.raw = None;
         self.process.end();
         self.remains.destroy()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     fn terminal(&mut self) -> Option<&mut dyn Terminal> {

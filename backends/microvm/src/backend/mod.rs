@@ -5,12 +5,14 @@
 //! plan       what will be done; makes it
 //! record     what is on the host because of it
 //! initramfs  the guest's first files
-//! vmm        the VMM's process         share, jail   what it sees, what it may
+//! vmm        the VMM's process         share, handover   what it sees, and how it gets that
 //! instance   a micro-VM's life         relay, channel, output, console   its streams
 //! exec       further processes in it   further, client                   theirs
 //! stand_still, figures                 stopped for a while, and what it uses
 //! ```
 
+#[cfg(test)]
+mod captive;
 mod channel;
 mod check;
 mod client;
@@ -18,9 +20,9 @@ mod console;
 mod exec;
 mod figures;
 mod further;
+mod handover;
 mod initramfs;
 mod instance;
-mod jail;
 mod output;
 mod plan;
 mod record;

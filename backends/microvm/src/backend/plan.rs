@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moat_core::cgroup::{Controller, Hierarchy};
 use moat_core::diagnose::{Code, Fault};
@@ -12,8 +12,11 @@ use moat_core::spec::{Bytes, Cpus, GuestPath, Resolved, Resources, Root, Volume}
 use moat_core::wire::SHARE;
 use moat_core::workload::{Plan, Step, Workload};
 use moat_host::cgroup::Unusable;
+use moat_host::mapping::Mapping;
 use moat_host::{rootfs, sandbox, source};
 use moat_init::cgroup::{Cgroup, JoinFiles};
+use moat_init::mapped::Trials;
+use moat_init::sys::mount::Depth;
 
 use super::check::{self, namespaces_hint};
 use super::initramfs;
@@ -51,6 +54,7 @@ pub(super) struct MicrovmPlan {
     bundle: Bundle,
     sandbox: Sandbox,
     shared: Shared,
+    mapping: Mapping,
     vcpus: u8,
     /// Guest memory in bytes.
     memory: u64,
@@ -71,6 +75,7 @@ impl MicrovmPlan {
                 .hint(format!("set vm.vcpus to 1 to {MAX_VCPUS}")));
         }
         let shared = shared(workload)?;
+        let mapping = mapping(&shared)?;
         let share = Path::new(SHARE);
         let lowers = vec![Lower { at: GuestPath::root(), source: share.join("root") }];
         let source = |index: usize, _: &Volume| share.join(format!("volumes/{index}"));
@@ -79,6 +84,7 @@ impl MicrovmPlan {
             bundle,
             sandbox: sandbox::describe(workload, terminal, lowers, shared.hidden.clone(), source)?,
             shared,
+            mapping,
             vcpus,
             memory: guest_memory(workload.resources.memory)?,
             cgroup: moat_host::cgroup::locate(&Controller::BASE),
@@ -122,6 +128,7 @@ impl MicrovmPlan {
             memory: self.memory,
             shared: self.shared,
             stage: canonical(&remains.stage())?,
+            mapping: self.mapping,
         };
         let vmm = vmm::launch(parts, group.as_ref().and_then(Cgroup::dir), &join);
         let vmm = vmm.map_err(launch_fault)?;
@@ -156,8 +163,10 @@ impl Plan for MicrovmPlan {
             },
             Step::new(
                 "confine the VMM",
-                "pid, mount, network, ipc and uts namespaces, no new privileges, root of its own",
+                "user, pid, mount, network, ipc, uts and cgroup namespaces, an empty root, a \
+                 seccomp filter for each thread, no capability but the file server's",
             ),
+            Step::new("map ids", self.mapping.described()),
             Step::new(
                 "share the root read-only",
                 format!(
@@ -185,9 +194,14 @@ impl Plan for MicrovmPlan {
         steps
     }
 
-    /// None: the guest's kernel keeps the limits, whatever this host can do.
+    /// None of limits: the guest's kernel keeps them, whatever this host can do.
     fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        match &self.mapping {
+            Mapping::Single { lacks, .. } if lacks.unexpected => {
+                vec![format!("on volumes there is user 0 alone: {}", lacks.what)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn create(self: Box<Self>, dir: &Path) -> Result<Box<dyn Workload>, Fault> {
@@ -226,6 +240,22 @@ fn shared(workload: &Resolved) -> Result<Shared, Fault> {
     }
 }
 
+/// How the guest's ids stand for this host's, on what is shared.
+pub(super) fn mapping(shared: &Shared) -> Result<Mapping, Fault> {
+    let lowers: Vec<PathBuf> = shared.lowers().collect();
+    let lowers = lowers.iter().map(|lower| (lower.as_path(), false));
+    let volumes =
+        shared.volumes.iter().map(|volume| (volume.source.existing(), !volume.source.is_new()));
+    let mut trials = Trials::default();
+    let mapping = Mapping::choose(lowers.chain(volumes), |map, path, whole| {
+        let depth = if whole { Depth::All } else { Depth::One };
+        trials.maps(|pid| map.give_to(pid), path, depth)
+    });
+    mapping.map_err(|errno| {
+        Fault::new(Code::Microvm, "can't try which filesystems map ids").because(errno)
+    })
+}
+
 fn shared_volume(volume: &Volume) -> Result<SharedVolume, Fault> {
     let source = moat_host::volume::Volume::find(volume)?;
     Ok(SharedVolume { source, target: volume.target.clone(), read_only: volume.read_only })
@@ -249,7 +279,7 @@ fn open_kernel(bundle: &Bundle) -> Result<File, Fault> {
     })
 }
 
-fn canonical(path: &Path) -> Result<std::path::PathBuf, Fault> {
+fn canonical(path: &Path) -> Result<PathBuf, Fault> {
     path.canonicalize().map_err(|error: io::Error| {
         Fault::new(Code::State, format!("can't use {}", path.display())).because(error)
     })

@@ -4,12 +4,14 @@
 //! ```text
 //! share/root        the workload's root, read-only; what is hidden is mounted over
 //! share/volumes/N   the N-th volume
-//! proc              for the file server itself, outside what it shares
+//! proc/self/fd      the process's own descriptors, by which the file server opens what it has found
 //! ```
 //! The guest is hostile: it does not have to go through the overlay that moat-init makes of
-//! `root`. So what the workload may not see must not be reachable here, and what is not named
-//! here as visible is mounted over: every mount below the root that is not part of it, among them
-//! the host's `/proc`, `/sys`, `/dev` and runtime directories.
+//! `root`. So what the workload may not see must not be reachable here. Where root starts moat,
+//! only the mounts that are part of the root are here, with owners as the VMM's ids map them. A
+//! plain user may not take one mount from those below it (mount_namespaces(7), "locked"): then all
+//! come along, and what is not part of the root is mounted over, among it the host's `/proc`,
+//! `/sys`, `/dev` and runtime directories.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,12 +21,11 @@ use std::path::{Path, PathBuf};
 use moat_core::spec::GuestPath;
 use moat_host::mountinfo;
 use moat_host::volume::Volume;
+use moat_init::mapped::mapped_tree;
 use moat_init::sys::mount::{self, Attributes, Depth};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
-
-use super::jail::JailError;
 
 /// The shared tree, once the VMM's root is changed.
 pub(super) const SHARE: &str = "/share";
@@ -38,6 +39,23 @@ const EMPTY_FILE: &str = "empty-file";
 
 /// What every shared mount gets: the file server needs neither programs nor devices.
 const INERT: Attributes = Attributes::NO_SUID.and(Attributes::NO_DEV).and(Attributes::NO_EXEC);
+
+/// An empty `/proc/self/mountinfo`: the file server opens one, and reads it only for handles of
+/// files, which it does not use.
+const MOUNTINFO: &str = "proc/self/mountinfo";
+const DESCRIPTORS: &str = "proc/self/fd";
+
+/// A step of the VMM's confinement that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {action} {}", .path.display())]
+pub(super) struct JailError {
+    /// What was being done.
+    pub(super) action: &'static str,
+    /// To what.
+    pub(super) path: PathBuf,
+    /// The kernel's reason.
+    pub(super) source: Errno,
+}
 
 /// What is shared.
 #[derive(Debug, Clone)]
@@ -61,46 +79,101 @@ pub(super) struct SharedVolume {
     pub(super) read_only: bool,
 }
 
+/// The mounts of a shared tree, attached nowhere.
+#[derive(Debug)]
+pub(super) struct Trees {
+    /// The root itself, then what is mounted below it, in the order of [`Shared::visible`]; or the
+    /// root alone, with all that is mounted below it.
+    pub(super) root: Vec<OwnedFd>,
+    pub(super) volumes: Vec<OwnedFd>,
+    /// Whether mounts are among them that are not to be seen.
+    pub(super) foreign: bool,
+}
+
 impl Shared {
+    /// Takes what is shared and nothing else, owners mapped by the user namespace, if there is one.
+    /// To be called with rights over the host.
+    pub(super) fn take(&self, users: Option<BorrowedFd<'_>>) -> Result<Trees, JailError> {
+        let root = self.lowers().map(|lower| copy(&lower, Depth::One, true, users));
+        let volumes = self.volumes.iter().map(|volume| volume.take(users));
+        Ok(Trees {
+            root: root.collect::<Result<_, _>>()?,
+            volumes: volumes.collect::<Result<_, _>>()?,
+            foreign: false,
+        })
+    }
+
+    /// Takes what is shared with everything that is mounted below it.
+    fn take_all(&self) -> Result<Trees, JailError> {
+        let root = copy(&self.root, Depth::All, true, None)?;
+        let volumes = self.volumes.iter().map(|volume| volume.take(None));
+        let volumes = volumes.collect::<Result<_, _>>()?;
+        Ok(Trees { root: vec![root], volumes, foreign: true })
+    }
+
+    /// Where what makes up the root is on this host: the root first.
+    pub(super) fn lowers(&self) -> impl Iterator<Item = PathBuf> {
+        let below = self.visible.iter().filter(|path| !path.is_root());
+        let below = below.map(|path| inside(&self.root, path));
+        std::iter::once(self.root.clone()).chain(below)
+    }
+
     /// Puts the tree together over the empty directory `stage` and makes it this process's root.
     /// To be called in a mount namespace of one's own.
-    pub(super) fn enter(&self, stage: &Path) -> Result<(), JailError> {
+    pub(super) fn enter(&self, stage: OwnedFd, trees: Option<Trees>) -> Result<(), JailError> {
         let none = None::<&str>;
         nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(at("make all mounts private", "/"))?;
-        // Copied before the skeleton is mounted, which could otherwise lie inside the root.
-        let root = copy(&self.root, true)?;
-        let volumes =
-            self.volumes.iter().map(|volume| copy(volume.source.path(), volume.read_only));
-        let volumes: Vec<OwnedFd> = volumes.collect::<Result<_, _>>()?;
+        // Taken before the skeleton is mounted, which could otherwise lie inside the root.
+        let trees = trees.map_or_else(|| self.take_all(), Ok)?;
+        let own = Path::new("/proc/self/fd");
+        let descriptors = mount::clone_path(own, Depth::One).map_err(at("copy", own))?;
 
         let skeleton = mount::tmpfs(SKELETON, 0o755, (0, 0), INERT).map_err(at("make", "tmpfs"))?;
-        let place = open_place(stage)?;
-        mount::attach(skeleton.as_fd(), place.as_fd()).map_err(at("mount tmpfs", stage))?;
-        nix::unistd::chdir(stage).map_err(at("enter", stage))?;
-        for dir in ["proc", "share", "share/root", "share/volumes", EMPTY_DIRECTORY] {
-            fs::create_dir(dir).map_err(io_at("make", dir))?;
+        mount::attach(skeleton.as_fd(), stage.as_fd()).map_err(at("mount tmpfs", "/"))?;
+        nix::unistd::fchdir(&skeleton).map_err(at("enter", "tmpfs"))?;
+        for dir in ["share/root", "share/volumes", EMPTY_DIRECTORY, DESCRIPTORS] {
+            fs::create_dir_all(dir).map_err(io_at("make", dir))?;
         }
-        fs::write(EMPTY_FILE, []).map_err(io_at("make", EMPTY_FILE))?;
+        for file in [EMPTY_FILE, MOUNTINFO] {
+            fs::write(file, []).map_err(io_at("make", file))?;
+        }
+        self.attach(&trees)?;
+        self.mask(trees.foreign)?;
+        mount::restrict(descriptors.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
+            .map_err(at("make read-only", own))?;
+        attach(&descriptors, Path::new(DESCRIPTORS))?;
+        mount::restrict(skeleton.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
+            .map_err(at("make read-only", "/"))?;
+        change_root()
+    }
 
-        attach(&root, Path::new("share/root"))?;
-        for (index, volume) in volumes.iter().enumerate() {
+    fn attach(&self, trees: &Trees) -> Result<(), JailError> {
+        let root = Path::new("share/root");
+        let below = self.visible.iter().filter(|path| !path.is_root());
+        for (index, tree) in trees.root.iter().enumerate() {
+            match index.checked_sub(1).and_then(|index| below.clone().nth(index)) {
+                None => attach(tree, root)?,
+                Some(path) => {
+                    let place = find(open_place(root)?.as_fd(), path.as_str().as_ref());
+                    let place = place.map_err(at("find", path.as_str()))?;
+                    mount::attach(tree.as_fd(), place.as_fd())
+                        .map_err(at("mount", path.as_str()))?;
+                }
+            }
+        }
+        for (index, volume) in trees.volumes.iter().enumerate() {
             let target = PathBuf::from(format!("share/volumes/{index}"));
             make_target(volume.as_fd(), &target)?;
             attach(volume, &target)?;
         }
-        self.mask(stage)?;
-        attach_proc()?;
-        mount::restrict(skeleton.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
-            .map_err(at("make read-only", stage))?;
-        change_root(stage)
+        Ok(())
     }
 
     /// Mounts something empty over all that the guest must not reach.
-    fn mask(&self, stage: &Path) -> Result<(), JailError> {
+    fn mask(&self, has_foreign: bool) -> Result<(), JailError> {
         let root = open_place(Path::new("share/root"))?;
-        let mounts = mountinfo::points().map_err(io_at("read", "/proc/self/mountinfo"))?;
-        let mut foreign = foreign_mounts(&mounts, &stage.join("share/root"), &self.visible);
+        let mut foreign = if has_foreign { self.foreign()? } else { Vec::new() };
         foreign.sort();
         // A mask hides what is mounted below it as well.
         let mut last: Option<PathBuf> = None;
@@ -116,15 +189,30 @@ impl Shared {
         }
         Ok(())
     }
+
+    /// What is mounted in the root and does not belong to it.
+    fn foreign(&self) -> Result<Vec<PathBuf>, JailError> {
+        let mounts = mountinfo::points().map_err(io_at("read", "/proc/self/mountinfo"))?;
+        let here = std::env::current_dir().map_err(io_at("find", "tmpfs"))?;
+        Ok(foreign_mounts(&mounts, &here.join("share/root"), &self.visible))
+    }
+}
+
+impl SharedVolume {
+    fn take(&self, users: Option<BorrowedFd<'_>>) -> Result<OwnedFd, JailError> {
+        copy(self.source.path(), Depth::All, self.read_only, users)
+    }
+}
+
+/// Where `path` of the root `root` is.
+fn inside(root: &Path, path: &GuestPath) -> PathBuf {
+    root.join(path.as_str().trim_start_matches('/'))
 }
 
 /// Covers `path` of `root`, if it is there, with something empty. Symlinks are followed inside the
 /// root.
 fn cover(root: BorrowedFd<'_>, path: &OsStr) -> Result<(), JailError> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let place = match openat2(root, path, how) {
+    let place = match find(root, path) {
         Ok(place) => place,
         // Not there, or not for this user to reach: then not for the guest either, as the file
         // server has no more rights.
@@ -136,6 +224,14 @@ fn cover(root: BorrowedFd<'_>, path: &OsStr) -> Result<(), JailError> {
     mount::restrict(mask.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
         .map_err(at("make read-only", empty))?;
     mount::attach(mask.as_fd(), place.as_fd()).map_err(at("hide", Path::new(path)))
+}
+
+/// Opens `path` of `root`, without leaving it.
+fn find(root: BorrowedFd<'_>, path: &OsStr) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, path, how)
 }
 
 /// Those of the mount points that are below `root` and not among `visible`, seen from the root.
@@ -150,11 +246,21 @@ fn foreign_mounts(points: &[PathBuf], root: &Path, visible: &[GuestPath]) -> Vec
         .collect()
 }
 
-/// A copy of the mounts at `path` and below, attached nowhere.
-fn copy(path: &Path, read_only: bool) -> Result<OwnedFd, JailError> {
-    let tree = mount::clone_path(path, Depth::All).map_err(at("share", path))?;
+/// A copy of what is mounted at `path`, attached nowhere, which shares no mounts with anybody.
+fn copy(
+    path: &Path,
+    depth: Depth,
+    read_only: bool,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, JailError> {
+    let tree = match users {
+        Some(users) => mapped_tree(path, depth, users),
+        None => mount::clone_path(path, depth),
+    };
+    let tree = tree.map_err(at("share", path))?;
+    mount::make_private(tree.as_fd(), depth).map_err(at("make private", path))?;
     let attributes = if read_only { INERT.and(Attributes::READ_ONLY) } else { INERT };
-    mount::restrict(tree.as_fd(), Depth::All, attributes).map_err(at("restrict", path))?;
+    mount::restrict(tree.as_fd(), depth, attributes).map_err(at("restrict", path))?;
     Ok(tree)
 }
 
@@ -169,18 +275,9 @@ fn make_target(source: BorrowedFd<'_>, target: &Path) -> Result<(), JailError> {
     made.map_err(io_at("make", target))
 }
 
-/// A `/proc` of the VMM's own pid namespace. Inside a container that hides parts of its own, the
-/// kernel lets no new one be made: then a copy of the one that is there.
-fn attach_proc() -> Result<(), JailError> {
-    let proc = mount::filesystem(c"proc", &[], INERT)
-        .or_else(|_| mount::clone_path(Path::new("/proc"), Depth::All))
-        .map_err(at("mount", "/proc"))?;
-    attach(&proc, Path::new("proc"))
-}
-
-fn change_root(stage: &Path) -> Result<(), JailError> {
+fn change_root() -> Result<(), JailError> {
     // The old root lands on top of the new one and is taken off there (pivot_root(2), NOTES).
-    nix::unistd::pivot_root(".", ".").map_err(at("change the root to", stage))?;
+    nix::unistd::pivot_root(".", ".").map_err(at("change the root to", "tmpfs"))?;
     nix::mount::umount2(".", MntFlags::MNT_DETACH).map_err(at("leave the root of", "the host"))?;
     nix::unistd::chdir("/").map_err(at("enter", "/"))
 }
@@ -190,7 +287,8 @@ fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, JailError> {
     Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
-fn open_place(path: &Path) -> Result<OwnedFd, JailError> {
+/// A place of this process's own mount namespace.
+pub(super) fn open_place(path: &Path) -> Result<OwnedFd, JailError> {
     mount::place(nix::fcntl::AT_FDCWD, path).map_err(at("open", path))
 }
 

@@ -4,14 +4,16 @@
 //! moat                                  VMM process
 //! clone into namespaces and cgroup  ->  die with moat from here on
 //!                                   <-  "ready"
-//! map ids (as a plain user)
-//! "go"                              ->  mount the shared tree, make it the root
+//! map ids
+//! mounts with mapped owners, "go"   ->  become user 0 of its namespace
+//!                                       mount the shared tree, make it the root
 //!                                       close what is not needed, drop rights
-//!                                       run the machine
+//!                                       make the machine; each thread confines itself (`jail`)
+//!                                       run it
 //! read the ending                   <-  how it ended
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, LineWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -19,21 +21,26 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moat_core::sandbox::ExitStatus;
-use moat_core::spec::Signal;
+use moat_core::spec::{Resource, Signal};
 use moat_core::wire::SHARE_TAG;
+use moat_host::mapping::Mapping;
 use moat_init::cgroup::JoinFiles;
+use moat_init::mapped::user_namespace;
 use moat_init::sys::clone::{self, Child, Namespaces};
+use moat_init::sys::process::set_limits;
 use moat_init::sys::{descriptor, process};
 use moat_init::watch::Watch;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
-use nix::unistd::{Pid, getegid, geteuid, pipe2};
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::signal::Signal::SIGKILL;
+use nix::unistd::{Gid, Uid, pipe2};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::jail::JailError;
-use super::share::{SHARE, Shared};
+use super::handover;
+use super::share::{JailError, SHARE, Shared, open_place};
 use crate::boot::{Discovery, KernelFormat, Piece};
 use crate::devices::serial;
 use crate::devices::virtio::Device;
@@ -69,14 +76,12 @@ pub(super) enum LaunchError {
     /// The process itself.
     #[error("can't make the VMM's process in namespaces of its own")]
     Clone(#[source] Errno),
-    /// Its single-id user namespace.
-    #[error("can't write {}", .path.display())]
-    Ids {
-        /// Which file.
-        path: PathBuf,
-        /// The kernel's reason.
-        source: io::Error,
-    },
+    /// The ids of its user namespace.
+    #[error("can't map the VMM's ids")]
+    Ids(#[source] io::Error),
+    /// What it is to share.
+    #[error("can't give the VMM what it shares")]
+    Share(#[from] JailError),
     /// It ended before it was told to go on.
     #[error("the VMM's process ended at once")]
     Gone(#[source] io::Error),
@@ -96,6 +101,8 @@ pub(super) struct Parts {
     pub(super) shared: Shared,
     /// An empty directory over which the VMM mounts its root.
     pub(super) stage: PathBuf,
+    /// How the VMM's ids, which are the guest's, stand for the host's.
+    pub(super) mapping: Mapping,
 }
 
 /// A VMM that runs.
@@ -106,6 +113,8 @@ pub(super) struct Vmm {
     pub(super) agent: UnixStream,
     /// What the guest's console says; does not block.
     pub(super) console: File,
+    /// What the user must know: ids that could not be had.
+    pub(super) warnings: Vec<String>,
 }
 
 /// A VMM's process. Dropping it ends it.
@@ -153,6 +162,18 @@ pub(super) fn launch(
     cgroup: Option<BorrowedFd<'_>>,
     join: &JoinFiles,
 ) -> Result<Vmm, LaunchError> {
+    launch_to(parts, cgroup, join, run)
+}
+
+/// What the VMM's process does once it is confined.
+type Work = fn(Parts, UnixStream, File, EventFd) -> Result<Ending, Failure>;
+
+pub(super) fn launch_to(
+    parts: Parts,
+    cgroup: Option<BorrowedFd<'_>>,
+    join: &JoinFiles,
+    work: Work,
+) -> Result<Vmm, LaunchError> {
     let channel = |what| move |source| LaunchError::Channel { what, source };
     let (agent, agent_inside) = UnixStream::pair().map_err(channel("agent channel"))?;
     let (ending, ending_inside) = UnixStream::pair().map_err(channel("control channel"))?;
@@ -169,43 +190,54 @@ pub(super) fn launch(
         stop: stop.try_clone().map_err(channel("stop event"))?,
         null: null.map_err(channel("/dev/null"))?,
     };
-    let maps_ids = !may_mount();
-    let namespaces = namespaces(maps_ids);
-    let child = clone::spawn(clone::Options { namespaces, cgroup }, || body(parts, ends, join))
-        .map_err(LaunchError::Clone)?;
+    let (mapping, shared) = (parts.mapping.clone(), parts.shared.clone());
+    let options = clone::Options { namespaces: namespaces(), cgroup };
+    let child = clone::spawn(options, || body(parts, ends, join, work));
+    let child = child.map_err(LaunchError::Clone)?;
     let process = VmmProcess { child, ending, stop, reaped: None };
-    process.let_go(maps_ids)?;
-    Ok(Vmm { process, agent, console: console.into() })
+    let warnings = process.let_go(&mapping, &shared)?;
+    Ok(Vmm { process, agent, console: console.into(), warnings })
 }
 
 /// Makes a process in the namespaces of a VMM's, which ends at once.
 pub(super) fn try_namespaces() -> Result<(), Errno> {
-    let options = clone::Options { namespaces: namespaces(!may_mount()), cgroup: None };
+    let options = clone::Options { namespaces: namespaces(), cgroup: None };
     clone::spawn(options, || 0)?.wait().map(drop)
 }
 
-fn namespaces(maps_ids: bool) -> Namespaces {
-    let own = Namespaces::MOUNT
+/// Those that it is made in; a cgroup namespace it makes itself, once it is in its cgroup.
+fn namespaces() -> Namespaces {
+    Namespaces::USER
+        | Namespaces::MOUNT
         | Namespaces::PID
         | Namespaces::NETWORK
         | Namespaces::IPC
-        | Namespaces::UTS;
-    if maps_ids { own | Namespaces::USER } else { own }
-}
-
-/// Whether this process may mount by itself, without a user namespace in which it may.
-fn may_mount() -> bool {
-    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
+        | Namespaces::UTS
 }
 
 impl VmmProcess {
-    fn let_go(&self, maps_ids: bool) -> Result<(), LaunchError> {
+    /// Gives it its ids and what it shares, and lets it go on; gives what was said when it is less
+    /// than planned.
+    fn let_go(&self, mapping: &Mapping, shared: &Shared) -> Result<Vec<String>, LaunchError> {
+        let gone = |errno: Errno| LaunchError::Gone(errno.into());
         let mut ready = [0; 1];
         (&self.ending).read_exact(&mut ready).map_err(LaunchError::Gone)?;
-        if maps_ids {
-            map_own_ids(self.child.pid())?;
+        let pid = self.child.pid();
+        if !mapping.is_plain_user() {
+            // A convenience: with fewer, a guest can remember fewer files.
+            let _ = set_limits(pid, Resource::Nofile, (rights::FILES, rights::FILES));
         }
-        (&self.ending).write_all(&HANDSHAKE).map_err(LaunchError::Gone)
+        let (mapping, warnings) = mapping.give_to(pid).map_err(LaunchError::Ids)?;
+        let trees = match mapping {
+            Mapping::Mapped { .. } => {
+                let users = user_namespace(&self.child).map_err(LaunchError::Ids)?;
+                Some(shared.take(Some(users.as_fd()))?)
+            }
+            Mapping::Identity { .. } => Some(shared.take(None)?),
+            Mapping::Subordinate { .. } | Mapping::Single { .. } => None,
+        };
+        handover::give(&self.ending, trees).map_err(gone)?;
+        Ok(warnings)
     }
 
     /// Its pid.
@@ -264,28 +296,18 @@ impl Drop for VmmProcess {
     }
 }
 
-/// User and group 0 of the child's namespace are the caller's own (user_namespaces(7)).
-fn map_own_ids(pid: Pid) -> Result<(), LaunchError> {
-    let maps = [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {} 1", geteuid())),
-        ("gid_map", format!("0 {} 1", getegid())),
-    ];
-    for (file, text) in maps {
-        let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-        fs::write(&path, text).map_err(|source| LaunchError::Ids { path, source })?;
-    }
-    Ok(())
-}
-
 /// All that the VMM's process does; its exit status is of no interest, its ending is.
-fn body(parts: Parts, ends: Ends, join: &JoinFiles) -> u8 {
+fn body(parts: Parts, ends: Ends, join: &JoinFiles, work: Work) -> u8 {
     let Ends { agent, console, mut ending, stop, null } = ends;
     let keep = [ending.as_raw_fd(), stop.as_raw_fd()];
     let result = (|| {
-        wait_for_go(&mut ending, join)?;
+        let stage = prepare(&parts, join)?;
+        (&ending).write_all(&HANDSHAKE)?;
+        let trees = handover::wait(&ending)?;
+        become_root(&parts.mapping, &ending)?;
+        parts.shared.enter(stage, trees)?;
         confine(&parts, &[agent.as_raw_fd(), console.as_raw_fd()], &keep, null)?;
-        run(parts, agent, console, stop)
+        work(parts, agent, console, stop)
     })();
     let text = serde_json::to_string(&result.unwrap_or_else(|error| failed(error.as_ref())));
     // Nobody may be left to hear it.
@@ -303,37 +325,62 @@ struct Unshared {
     source: io::Error,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn wait_for_go(ending: &mut UnixStream, join: &JoinFiles) -> Result<(), Failure> {
+/// All that comes before moat is told that this process is there. Gives the place of its root.
+fn prepare(parts: &Parts, join: &JoinFiles) -> Result<OwnedFd, Failure> {
     // Asked for before moat is told that this process is ready: whenever moat dies, either this
-    // process is killed or it reads the end of the channel here.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    // process is killed or it reads the end of the channel.
+    set_pdeathsig(SIGKILL)?;
     process::reset_signals();
     nix::unistd::setsid()?;
     join.join()?;
-    ending.write_all(&HANDSHAKE)?;
-    let mut go = [0; 1];
-    Ok(ending.read_exact(&mut go)?)
+    clone::unshare(Namespaces::CGROUP)?;
+    // While this process still has moat's ids, whose directory it is in.
+    Ok(open_place(&parts.stage)?)
 }
 
-/// Goes behind bars: sees nothing but the shared tree, holds nothing but what the machine needs.
+/// Becomes user 0 of the own user namespace, and leaves moat's groups.
+fn become_root(mapping: &Mapping, ending: &UnixStream) -> Result<(), Failure> {
+    match nix::unistd::setgroups(&[]) {
+        // A plain user's namespace can give up none (user_namespaces(7), `setgroups`).
+        Err(Errno::EPERM) if mapping.is_plain_user() => {}
+        done => done?,
+    }
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    // Whoever changes users is forgotten about (prctl(2), `PR_SET_PDEATHSIG`).
+    set_pdeathsig(SIGKILL)?;
+    if handover::is_alone(ending) {
+        return Err(Errno::EPIPE.into());
+    }
+    Ok(set_dumpable(false)?)
+}
+
+/// Goes behind bars: holds nothing but what the machine needs, and no rights but those to files.
 fn confine(parts: &Parts, ends: &[RawFd], keep: &[RawFd], null: File) -> Result<(), Failure> {
-    parts.shared.enter(&parts.stage)?;
     let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
     descriptor::become_stdio(&[null.into(), stdout.into(), stderr.into()])?;
     let mut keep: Vec<RawFd> = keep.iter().chain(ends).copied().collect();
     keep.extend([parts.kvm.as_raw_fd(), parts.kernel.as_raw_fd()]);
     descriptor::keep_only(&mut keep)?;
-    let failed = |action, what: &str| {
-        let path = what.into();
-        move |source| JailError { action, path, source }
-    };
-    rights::set_limits().map_err(failed("set", "resource limits"))?;
-    Ok(rights::keep_file_rights().map_err(failed("drop", "capabilities"))?)
+    let failed = |what| move |source| JailError { action: "give up", path: what, source };
+    rights::set_limits().map_err(failed("resource limits".into()))?;
+    rights::keep_file_rights().map_err(failed("capabilities".into()))?;
+    // And the empty file that the file server looks at once.
+    moat_init::landlock::hold_to(&[Path::new(SHARE), Path::new("/proc/self/mountinfo")])?;
+    Ok(())
 }
 
-fn run(parts: Parts, agent: UnixStream, console: File, stop: EventFd) -> Result<Ending, Failure> {
+pub(super) fn run(
+    parts: Parts,
+    agent: UnixStream,
+    console: File,
+    stop: EventFd,
+) -> Result<Ending, Failure> {
+    // What backtraces would read is not there, and stderr is nobody's.
+    std::panic::set_hook(Box::new(|_| {}));
     let root = parts.shared.root;
     let share = Fs::new(SHARE_TAG, Path::new(SHARE)).map_err(|source| Unshared { root, source })?;
     let devices: Vec<Box<dyn Device>> = vec![Box::new(share), Box::new(Vsock::new(agent.into())?)];

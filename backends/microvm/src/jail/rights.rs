@@ -56,7 +56,7 @@ fn refused(_: caps::errors::CapsError) -> Errno {
 
 /// Descriptors for the files of a shared tree, one for each that the guest remembers. The same
 /// as Linux's default ceiling (fs.nr_open).
-const FILES: u64 = 1 << 20;
+pub(crate) const FILES: u64 = 1 << 20;
 
 /// As many descriptors as the file server may have; no core dump, which would hold guest memory.
 /// To be called while there are rights to exceed the hard limit with.
