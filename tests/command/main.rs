@@ -16,6 +16,7 @@ mod json;
 mod kernel_build;
 mod kernel_fetch;
 mod kernel_store;
+mod linux_guest;
 mod microvm_boot;
 mod plain_user;
 mod run;
