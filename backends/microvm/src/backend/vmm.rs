@@ -44,6 +44,7 @@ use super::share::{JailError, SHARE, Shared, open_place};
 use crate::boot::{Discovery, KernelFormat, Piece};
 use crate::devices::serial;
 use crate::devices::virtio::Device;
+use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::vsock::Vsock;
 use crate::jail::{self, killed, rights};
@@ -383,7 +384,12 @@ pub(super) fn run(
     std::panic::set_hook(Box::new(|_| {}));
     let root = parts.shared.root;
     let share = Fs::new(SHARE_TAG, Path::new(SHARE)).map_err(|source| Unshared { root, source })?;
-    let devices: Vec<Box<dyn Device>> = vec![Box::new(share), Box::new(Vsock::new(agent.into())?)];
+    let devices: Vec<Box<dyn Device>> = vec![
+        Box::new(share),
+        Box::new(Vsock::new(agent.into())?),
+        // Memory that the guest has freed goes back to the host.
+        Box::new(Balloon::new()?),
+    ];
     let config = MachineConfig {
         kernel: parts.kernel,
         kernel_format: parts.kernel_format,

@@ -18,6 +18,9 @@ use super::store::write_synced;
 /// channel. The guest's kernel has each built in or as a module.
 const NEEDED: [&str; 4] = ["virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport"];
 
+/// What its guest uses where the kernel has it at all: memory that goes back to the host.
+const WANTED: [&str; 1] = ["virtio_balloon"];
+
 /// The most that one module may have, packed or unpacked, in bytes.
 const LIMIT: usize = 64 << 20;
 /// Distributions have less than ten thousand modules, six directories deep.
@@ -30,6 +33,9 @@ pub(super) fn collect(from: &Path, release: &str, to: &Path) -> Result<Vec<Strin
     let tree = Tree::read(from, release)?;
     let mut chosen = Chosen::default();
     for name in NEEDED {
+        chosen.add(&tree, name)?;
+    }
+    for name in WANTED.into_iter().filter(|name| tree.files.contains_key(*name)) {
         chosen.add(&tree, name)?;
     }
     fs::create_dir(to).map_err(Error::io("make", to))?;
@@ -261,6 +267,15 @@ pub(super) mod tests {
         for name in expected {
             assert!(fs::read(to.join(name)).unwrap().starts_with(b"\x7fELF"), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_is_taken_where_it_is() {
+        let (room, to) = (tree(), tempfile::tempdir().unwrap());
+        let balloon = room.path().join("kernel/drivers/virtio/virtio_balloon.ko");
+        fs::write(balloon, module("virtio,virtio_ring")).unwrap();
+        let names = collect(room.path(), RELEASE, &to.path().join("modules")).unwrap();
+        assert_eq!((names.len(), names[7].as_str()), (8, "virtio_balloon.ko"));
     }
 
     #[test]
