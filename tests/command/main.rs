@@ -1,6 +1,7 @@
 //! Whole commands: what the user sees when all is well and when it is not.
 
 mod background;
+mod background_trials;
 mod bad_kernel;
 mod bad_root;
 mod bad_spec;

@@ -6,6 +6,7 @@
 //! DATA/instances/ID/lock            held by its monitor as long as that lives
 //! DATA/instances/ID/instance.json   what does not change: an Identity
 //! DATA/instances/ID/state.json      where it is in its life: a State
+//! DATA/instances/ID/room            given back where there is no room to write down the end
 //! DATA/instances/ID/log, log.1 ..   what it wrote (see `log`)
 //! ```
 //! Beside this, while its monitor lives, each has the directory that every instance has (see
@@ -46,6 +47,10 @@ const NAMES_LOCK: &str = ".lock";
 const LOCK: &str = "lock";
 const IDENTITY: &str = "instance.json";
 const STATE: &str = "state.json";
+const ROOM: &str = "room";
+
+/// As much as a state takes on any disk, in bytes.
+const ROOM_SIZE: usize = 4096;
 
 /// The most that is read of one file, in bytes: a spec may have 1 MiB.
 const LIMIT: u64 = 8 << 20;

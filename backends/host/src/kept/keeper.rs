@@ -1,6 +1,6 @@
 //! The monitor's side of what is kept.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,9 @@ use moat_core::diagnose::Fault;
 use moat_core::fault_point::FaultPoint;
 use moat_core::lifecycle::{Journal, Mark, Phase};
 
-use super::{IDENTITY, Identity, KeptError, LOCK, STATE, State, clear, failed, replace};
+use super::{
+    IDENTITY, Identity, KeptError, LOCK, ROOM, ROOM_SIZE, STATE, State, clear, failed, replace,
+};
 use crate::lock;
 use crate::state::FileJournal;
 
@@ -28,6 +30,8 @@ impl Keeper {
         let file = file.map_err(failed(&path, "made"))?;
         lock::take(&file).map_err(failed(&path, "locked"))?;
         FaultPoint::KeptLocked.reached();
+        let room = dir.join(ROOM);
+        fs::write(&room, [b' '; ROOM_SIZE]).map_err(failed(&room, "written"))?;
         replace(dir, IDENTITY, identity, true)?;
         FaultPoint::IdentityWritten.reached();
         Ok(Self { dir: dir.to_owned(), state: State::NEW, _lock: file })
@@ -44,7 +48,14 @@ impl Keeper {
     }
 
     fn write(&self) -> Result<(), KeptError> {
-        replace(&self.dir, STATE, &self.state, self.state.phase == Phase::Ended)
+        let ended = self.state.phase == Phase::Ended;
+        let written = replace(&self.dir, STATE, &self.state, ended);
+        if ended && written.is_err() {
+            // Its own output may have taken all that there was.
+            let _ = fs::remove_file(self.dir.join(ROOM));
+            return replace(&self.dir, STATE, &self.state, ended);
+        }
+        written
     }
 
     /// Writes down what else there is to say of an instance that has ended.
@@ -58,6 +69,7 @@ impl Keeper {
         self.state.fault = fault.map(whole);
         self.state.output_lost |= output_lost;
         self.write()?;
+        let _ = fs::remove_file(self.dir.join(ROOM));
         FaultPoint::EndWritten.reached();
         Ok(())
     }
