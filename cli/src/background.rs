@@ -33,7 +33,6 @@ use crate::host::Host;
 use crate::instance::misunderstood;
 use crate::monitor::{Monitor, Signals};
 use crate::output::Output;
-use crate::resident;
 
 /// The size of a terminal that nobody looks at.
 const TERMINAL: TerminalSize = TerminalSize { columns: 80, rows: 24 };
@@ -189,7 +188,6 @@ impl Running {
         let opened = Monitor::open(workload, self.signals, &dir, Some(self.capture));
         let (mut monitor, outcome) = match opened {
             Ok(mut monitor) => {
-                resident::give_back();
                 let outcome = monitor.watch(&mut self.instance);
                 (Some(monitor), outcome)
             }

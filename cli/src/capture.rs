@@ -27,6 +27,8 @@ pub(crate) struct Capture {
     output: Option<OwnedFd>,
     errors: Option<OwnedFd>,
     lost: bool,
+    /// Whether nothing more is written.
+    spares: bool,
 }
 
 impl Capture {
@@ -38,7 +40,8 @@ impl Capture {
         let log = Writer::open(dir, KEPT)?;
         let (output, to_output) = pipe()?;
         let (errors, to_errors) = pipe()?;
-        let capture = Self { log, output: Some(output), errors: Some(errors), lost: false };
+        let capture =
+            Self { log, output: Some(output), errors: Some(errors), lost: false, spares: false };
         Ok((capture, [to_output, to_errors]))
     }
 
@@ -68,7 +71,8 @@ impl Capture {
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default();
                 // A full disk must not keep the workload from its work.
-                self.lost |= self.log.write(stream, bytes, Timestamp::now()).is_err();
+                let kept = !self.spares && self.log.write(stream, bytes, Timestamp::now()).is_ok();
+                self.lost |= !kept;
                 true
             }
         }
@@ -76,6 +80,8 @@ impl Capture {
 
     /// Keeps all that was written before the end; whether some of all could not be kept.
     pub(crate) fn finish(mut self) -> bool {
+        // What room there is by now is for the record of the end.
+        self.spares = self.lost;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let _ = (0..ROUNDS).all(|_| self.pass(stream));
         }

@@ -96,8 +96,9 @@ impl Control {
         self.ready.0.as_fd()
     }
 
-    /// Does all that is asked for now, and passes on what has become of sessions.
-    pub(crate) fn serve<J: Journal>(&mut self, instance: &mut Instance<J>) {
+    /// Does all that is asked for now, and passes on what has become of sessions. Gives whether there
+    /// was anything.
+    pub(crate) fn serve<J: Journal>(&mut self, instance: &mut Instance<J>) -> bool {
         let mut events = [EpollEvent::empty(); 16];
         let ready = self.ready.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         self.listen_again();
@@ -116,6 +117,7 @@ impl Control {
         while let Some(answer) = answer(instance) {
             self.tell_figures(answer, instance);
         }
+        ready > 0
     }
 
     /// That somebody has asked for the workload's end, and the time that it has, if not its own.

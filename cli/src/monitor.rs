@@ -21,6 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::capture::Capture;
 use crate::control::Control;
 use crate::interrupt;
+use crate::resident;
 
 /// The signals that keep their effect on moat itself. All others are held, so that none ends moat
 /// before everything is undone.
@@ -48,6 +49,9 @@ pub(crate) const INSISTENT: u8 = 3;
 
 /// How long the kernel or the guest may take to carry out SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For how long nothing may happen before memory is given back that only work needs.
+const REST: Duration = Duration::from_secs(1);
 
 /// moat's own signals, held back from here on and read by [`Monitor::watch`].
 pub(crate) struct Signals(SignalFd);
@@ -91,6 +95,19 @@ enum Patience {
     Killed(Instant),
 }
 
+/// Whether memory is given back where nothing happens for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Not by a command in the foreground, whose workload is soon to end.
+    Never,
+    /// Something has happened.
+    Due,
+    /// Nothing has happened for a while.
+    Now,
+    /// It was given back, and nothing has happened since.
+    Taken,
+}
+
 /// What watches over a workload that runs.
 pub(crate) struct Monitor<'w> {
     workload: &'w Resolved,
@@ -98,6 +115,7 @@ pub(crate) struct Monitor<'w> {
     control: Control,
     patience: Patience,
     interrupts: u8,
+    rest: Rest,
 }
 
 impl<'w> Monitor<'w> {
@@ -109,17 +127,22 @@ impl<'w> Monitor<'w> {
         dir: &Path,
         capture: Option<Capture>,
     ) -> Result<Self, Fault> {
+        let rest = if capture.is_some() { Rest::Due } else { Rest::Never };
         let control = Control::open(dir, signals.as_fd(), capture)?;
-        Ok(Self { workload, signals, control, patience: Patience::Endless, interrupts: 0 })
+        let patience = Patience::Endless;
+        Ok(Self { workload, signals, control, patience, interrupts: 0, rest })
     }
 
     /// Waits for the workload's end, and serves those who ask meanwhile.
     pub(crate) fn watch<J: Journal>(&mut self, instance: &mut Instance<J>) -> Result<Exit, Fault> {
         loop {
-            if let Some(exit) = instance.wait(Some(self.control.as_fd()), self.limit())? {
+            let limit = self.limit();
+            self.rest();
+            if let Some(exit) = instance.wait(Some(self.control.as_fd()), limit)? {
                 return Ok(exit);
             }
-            self.control.serve(instance);
+            let busy = self.control.serve(instance);
+            self.note(busy);
             if let Some(within) = self.control.take_stop() {
                 let within = within.unwrap_or(self.workload.stop_timeout);
                 self.end(self.workload.stop_signal, within, instance)?;
@@ -138,14 +161,35 @@ impl<'w> Monitor<'w> {
         &mut self.control
     }
 
-    /// How long there is patience yet.
+    /// Takes note of whether something has happened.
+    fn note(&mut self, busy: bool) {
+        self.rest = match (self.rest, busy) {
+            (Rest::Never, _) => Rest::Never,
+            (_, true) => Rest::Due,
+            (Rest::Due, false) => Rest::Now,
+            (rest, false) => rest,
+        };
+    }
+
+    /// Gives memory back when it is time for that. Just before the wait: all that is done in between
+    /// comes back into memory.
+    fn rest(&mut self) {
+        if self.rest == Rest::Now {
+            self.rest = Rest::Taken;
+            resident::give_back();
+        }
+    }
+
+    /// How long there is patience yet, or until it is time to rest.
     fn limit(&self) -> Option<Duration> {
-        match self.patience {
+        let patience = match self.patience {
             Patience::Endless => None,
             Patience::Until(then) | Patience::Killed(then) => {
                 Some(then.saturating_duration_since(Instant::now()))
             }
-        }
+        };
+        let rest = (self.rest == Rest::Due).then_some(REST);
+        patience.into_iter().chain(rest).min()
     }
 
     /// Asks it to end, unless it was asked before; who asks again may have less patience.

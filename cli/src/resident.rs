@@ -14,14 +14,14 @@ const PAGE: usize = 4096;
 
 /// Gives back what there is.
 pub(crate) fn give_back() {
-    // SAFETY: see the head of this file; the function that is called keeps to the signature and is
-    // given no data.
-    unsafe { libc::dl_iterate_phdr(Some(forget_unwritten), std::ptr::null_mut()) };
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and frees only what nobody has.
     unsafe {
         libc::malloc_trim(0);
     }
+    // SAFETY: see the head of this file; the function that is called keeps to the signature and is
+    // given no data.
+    unsafe { libc::dl_iterate_phdr(Some(forget_unwritten), std::ptr::null_mut()) };
 }
 
 /// Called for each object of this program.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use moat_tests::kept::Kept;
@@ -120,6 +121,28 @@ fn its_monitor_leaves_all_that_was_the_commands() -> Result<()> {
 }
 
 #[test]
+fn its_monitor_rests_in_little_memory() -> Result<()> {
+    // 2 MB, for the build that users have; this one has twice the code.
+    const MOST: u64 = 4 << 10;
+    let space = space()?;
+    let kept = Kept::new(&space)?;
+    kept.start(&[], "echo out; sleep 1000")?;
+    kept.ask(&["exec", "case", "true"])?.status(0)?;
+    let status = format!("/proc/{}/status", kept.monitor("case")?);
+    let began = Instant::now();
+    loop {
+        let text = fs::read_to_string(&status)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let size: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        if size < MOST {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(60), "{size} KiB");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn with_rm_nothing_is_kept_after_the_end() -> Result<()> {
     let space = space()?;
     let kept = Kept::new(&space)?;
@@ -130,10 +153,10 @@ fn with_rm_nothing_is_kept_after_the_end() -> Result<()> {
     kept.ask(&["exec", &waiting, "touch", "/go"])?.status(0)?;
     let waited = wait.finish()?;
     ensure!(waited.status == 4 || waited.err().contains("no workload"), "{}", waited.shown());
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while !kept.dirs().is_empty() {
         ensure!(began.elapsed().as_secs() < 60, "something is kept: {:?}", kept.dirs());
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
@@ -245,7 +268,9 @@ fn a_workload_in_the_foreground_is_stopped_and_waited_for_too() -> Result<()> {
     let told = running.verb(&["inspect", "case"])?.run()?.status(0)?.json()?;
     ensure!(told["requested"].is_null() && told["decided"]["isolation"] == "container", "{told}");
     running.verb(&["stop", "case"])?.run()?.status(0)?.stdout_has("has ended with 143")?;
-    wait.finish()?.status(143)?.stdout("143\n")?;
+    // It may have come too late: nothing is kept of what was in the foreground.
+    let waited = wait.finish()?;
+    ensure!(waited.out() == "143\n" || waited.err().contains("no workload"), "{}", waited.shown());
     running.finish()?.status(143)?;
     Ok(())
 }

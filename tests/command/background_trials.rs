@@ -10,6 +10,7 @@ use moat_tests::host;
 use moat_tests::kept::Kept;
 use moat_tests::moat::executable;
 use moat_tests::remains::Watched;
+use moat_tests::seen::Seen;
 use moat_tests::workspace::Workspace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,13 +78,16 @@ fn a_plain_user_has_it_too() -> Result<()> {
     }
     let space = Workspace::new(CONTAINER)?;
     space.spec("")?;
+    let moat = |args: &[&str]| -> Result<Seen> {
+        plain(&space, args)?.env("XDG_DATA_HOME", space.path().join("home/share")).run()
+    };
     let args = space.run_args(&["sh", "-c", "echo out; echo err >&2; exit 3"]);
-    let started = plain(&space, &[&["run", "-d", "-q"], &args[1..]].concat())?.run()?;
+    let started = moat(&[&["run", "-d", "-q"], &args[1..]].concat())?;
     let id = started.status(0)?.out().trim_end().to_owned();
-    plain(&space, &["wait", &id])?.run()?.status(3)?;
-    plain(&space, &["logs", "case"])?.run()?.status(0)?.stdout("out\n")?.stderr("err\n")?;
-    plain(&space, &["rm", "case"])?.run()?.status(0)?;
-    plain(&space, &["ps", "-a"])?.run()?.status(0)?.stdout_lacks(&id)?;
+    moat(&["wait", &id])?.status(3)?;
+    moat(&["logs", "case"])?.status(0)?.stdout("out\n")?.stderr("err\n")?;
+    moat(&["rm", "case"])?.status(0)?;
+    moat(&["ps", "-a"])?.status(0)?.stdout_lacks(&id)?;
     Ok(())
 }
 
