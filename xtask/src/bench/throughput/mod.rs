@@ -33,12 +33,12 @@ pub(super) struct Args {
 }
 
 const COLUMNS: [Column; 7] = [
-    Column("read_mib_s", 0),
-    Column("write_mib_s", 0),
+    Column("read_mib_s", 2),
+    Column("write_mib_s", 2),
     Column("read_4k_us", 1),
     Column("write_4k_us", 1),
-    Column("send_mib_s", 0),
-    Column("receive_mib_s", 0),
+    Column("send_mib_s", 2),
+    Column("receive_mib_s", 2),
     Column("call_us", 1),
 ];
 
