@@ -1,4 +1,4 @@
-//! `cargo xtask bench container | vm | io`: moat against its peers, and a guest against its host,
+//! `cargo xtask bench container | vm | io | workloads`: moat against its peers, and a guest against its host,
 //! in one run, on one machine.
 //!
 //! What is compared, and what the figures can't say, is in docs/performance.md.
@@ -15,6 +15,7 @@ mod start;
 mod throughput;
 mod vm;
 mod watch;
+mod workloads;
 
 use anyhow::Result;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ enum What {
     Container(container::Args),
     Vm(vm::Args),
     Io(throughput::Args),
+    Workloads(workloads::Args),
     #[command(hide = true)]
     Guest(guest::Args),
     #[command(hide = true)]
@@ -50,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         What::Vm(args) => vm::run(&args),
         What::Guest(args) => guest::run(&args),
         What::Io(args) => throughput::run(&args),
+        What::Workloads(args) => workloads::run(&args),
         What::IoBed(args) => throughput::run_in_bed(&args),
     }
 }
