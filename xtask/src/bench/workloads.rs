@@ -32,18 +32,26 @@ const COLUMNS: [Column; 3] = [Column("container_s", 1), Column("vm_s", 1), Colum
 
 const IN_BED: &str = include_str!("workloads/in_bed.sh");
 
-/// A program: its name, what it does, and what is added to its spec.
-struct Program(&'static str, &'static str, &'static str);
+/// A program: its name, what it does, what is added to its spec, and the walls that it runs behind.
+struct Program(&'static str, &'static str, &'static str, &'static str);
+
+const BOTH: &str = "container vm";
 
 const PROGRAMS: [Program; 7] = [
-    Program("busybox", include_str!("workloads/busybox.sh"), ""),
-    Program("cargo", include_str!("workloads/cargo.sh"), ""),
-    Program("git", include_str!("workloads/git.sh"), ""),
-    // Docker's and Podman's filters, and so moat's, let nobody else make namespaces.
-    Program("nested", include_str!("workloads/nested.sh"), "security = { cap_add = [\"SYS_ADMIN\"] }"),
-    Program("node", include_str!("workloads/node.sh"), ""),
-    Program("postgres", include_str!("workloads/postgres.sh"), ""),
-    Program("python", include_str!("workloads/python.sh"), ""),
+    Program("busybox", include_str!("workloads/busybox.sh"), "", BOTH),
+    Program("cargo", include_str!("workloads/cargo.sh"), "", BOTH),
+    Program("git", include_str!("workloads/git.sh"), "", BOTH),
+    // moat's filter, as Docker's and Podman's, lets nobody else make namespaces; and it gives nobody
+    // that right in a container whose user 0 is the host's, as on the bed's own root.
+    Program(
+        "nested",
+        include_str!("workloads/nested.sh"),
+        "security = { cap_add = [\"SYS_ADMIN\"] }",
+        "vm",
+    ),
+    Program("node", include_str!("workloads/node.sh"), "", BOTH),
+    Program("postgres", include_str!("workloads/postgres.sh"), "", BOTH),
+    Program("python", include_str!("workloads/python.sh"), "", BOTH),
 ];
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -79,8 +87,9 @@ fn prepare(room: &Path, args: &Args) -> Result<Kernel> {
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|own| own == name);
     let unknown = args.names.iter().find(|own| PROGRAMS.iter().all(|program| program.0 != **own));
     ensure!(unknown.is_none(), "there is no program {}", unknown.map_or("", String::as_str));
-    for Program(name, script, spec) in PROGRAMS.iter().filter(|program| wanted(program.0)) {
+    for Program(name, script, spec, walls) in PROGRAMS.iter().filter(|program| wanted(program.0)) {
         fs::write(inside.join(format!("{name}.sh")), script)?;
+        fs::write(room.join(format!("{name}.walls")), walls)?;
         fs::write(room.join(format!("{name}.toml")), own_spec(name, spec))?;
     }
     fs::write(room.join("in_bed.sh"), IN_BED)?;
@@ -101,7 +110,7 @@ fn own_spec(name: &str, lines: &str) -> String {
 fn in_bed(room: &Path) -> Result<String> {
     let xtask = std::env::current_exe().context("own path")?;
     let output = Command::new(xtask)
-        .args(["bed", "--memory", "6144", "--timeout", "7200", "--", "sh"])
+        .args(["bed", "--memory", "6144", "--timeout", "7200", "--", "/bin/sh"])
         .arg(room.join("in_bed.sh"))
         .arg(room)
         .stderr(Stdio::inherit())

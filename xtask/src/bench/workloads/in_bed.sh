@@ -6,7 +6,7 @@ export XDG_DATA_HOME=$PWD/data XDG_RUNTIME_DIR=/run/bed/runtime TMPDIR=/run/bed
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 for script in inside/*.sh; do
   name=$(basename "$script" .sh)
-  for wall in container vm; do
+  for wall in $(cat "$name.walls"); do
     begun=$(date +%s%N)
     timeout 900 ./moat run --quiet --isolation "$wall" "$name.toml" > said 2>&1
     status=$?
