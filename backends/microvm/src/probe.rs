@@ -31,7 +31,7 @@ pub const MIN_RING0_SPEED: u64 = 50_000_000;
 const MEASURE: Duration = Duration::from_millis(20);
 /// How often a guest that is merely slow is run again: on a machine that is itself virtual, and whose
 /// host has much else to do, the time that the host takes away counts as the guest's.
-const AGAIN: usize = 4;
+const AGAIN: usize = 9;
 /// Only a guest that hangs takes so long; others have their word within a millisecond, but for a
 /// machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(2);
