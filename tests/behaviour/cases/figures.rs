@@ -1,5 +1,7 @@
 //! What runs is listed, with what it uses in units that say what they are.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use moat_tests::host;
 use moat_tests::running::{Running, in_own_dir};
@@ -35,8 +37,15 @@ pub(super) fn case(wall: Wall) -> Result<Vec<Seen>> {
 }
 
 fn listed(wall: Wall, running: &Running<'_>) -> Result<()> {
-    let listed = running.verb(&["ps", "--format", "json"])?.run()?;
-    let listed = listed.status(0)?.json()?;
+    // The workload's first line may be seen before moat has written down that it runs.
+    let until = Instant::now() + Duration::from_secs(20);
+    let listed = loop {
+        let listed = running.verb(&["ps", "--format", "json"])?.run()?;
+        let listed = listed.status(0)?.json()?;
+        if listed[0]["state"] != "starting" || until < Instant::now() {
+            break listed;
+        }
+    };
     let row = &listed[0];
     ensure!(listed.as_array().map(Vec::len) == Some(1), "{listed}");
     ensure!(row["name"] == "case" && row["isolation"] == wall.name(), "{row}");
