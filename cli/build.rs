@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     println!("cargo:rerun-if-changed=build.rs");
+    put_the_start_together(&manifest_dir)?;
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     let target_dir = guest_target_dir(&out_dir)?;
@@ -48,6 +49,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let guest = out_dir.join("moat-guest");
     fs::copy(target_dir.join(TARGET).join("guest/moat-guest"), &guest)?;
     println!("cargo:rustc-env=MOAT_GUEST={}", guest.display());
+    Ok(())
+}
+
+/// Has the linker put the functions side by side that a start runs (xtask/src/order.rs). It is lld,
+/// which Rust uses by itself for this target since 1.90. A build for development does without.
+fn put_the_start_together(manifest_dir: &Path) -> Result<(), env::VarError> {
+    let list = manifest_dir.join("startup.order");
+    println!("cargo:rerun-if-changed={}", list.display());
+    if env::var("PROFILE")? == "release" {
+        let list = list.display();
+        println!("cargo:rustc-link-arg-bin=moat=-Wl,--symbol-ordering-file={list}");
+        // Names that are gone: the list is allowed to be old.
+        println!("cargo:rustc-link-arg-bin=moat=-Wl,--no-warn-symbol-ordering");
+    }
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 //!
 //! What is compared, and what the figures can't say, is in docs/performance.md.
 
-mod build;
+pub(crate) mod build;
 mod container;
 mod files;
 mod guest;
 mod kernel;
 mod oci;
-mod peers;
+pub(crate) mod peers;
 mod report;
 mod start;
 mod throughput;

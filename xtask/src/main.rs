@@ -5,6 +5,7 @@
 mod bed;
 mod bench;
 mod fuzz;
+mod order;
 mod setup;
 mod test;
 
@@ -24,6 +25,7 @@ enum Verb {
     Bed(bed::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
+    Order(order::Args),
     Setup(setup::Args),
     Test(test::Args),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Bed(args) => bed::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Order(args) => order::run(&args),
         Verb::Setup(args) => setup::run(&args),
         Verb::Test(args) => test::run(&args),
     };

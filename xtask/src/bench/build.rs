@@ -42,14 +42,14 @@ impl Program {
 
 /// A directory for everything a benchmark needs, that every user may pass through: the contenders'
 /// user 0 is not this machine's.
-pub(super) fn room() -> Result<tempfile::TempDir> {
+pub(crate) fn room() -> Result<tempfile::TempDir> {
     let room = tempfile::Builder::new().prefix("moat-bench-").tempdir().context("temporary")?;
     fs::set_permissions(room.path(), fs::Permissions::from_mode(0o755))?;
     Ok(room)
 }
 
 /// Makes the root that `true` runs on: Debian's static busybox, our `true`, mount points.
-pub(super) fn rootfs(room: &Path) -> Result<PathBuf> {
+pub(crate) fn rootfs(room: &Path) -> Result<PathBuf> {
     let root = room.join("rootfs");
     for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(directory))?;
@@ -64,7 +64,7 @@ pub(super) fn rootfs(room: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// The reason in one line; cargo has shown the rest.
-pub(super) fn moat() -> Result<PathBuf> {
+pub(crate) fn moat() -> Result<PathBuf> {
     cargo(&["--package", "moat", "--bin", "moat"], "moat")
 }
 

@@ -12,6 +12,7 @@ use super::peers::{self, FLOOR, Peer, REFERENCE};
 use super::report::{Column, Figures, Machine, Outcome, Report, Row, compare, quantile, version};
 use super::start::{Contender, Start};
 use super::{Format, build};
+use crate::order;
 
 /// Run `true` to its exit: fork and exec alone, the kernel's floor, bubblewrap, crun, runc, moat
 #[derive(clap::Args)]
@@ -48,16 +49,21 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     own_mounts(room.path())?;
     let launch = build::LAUNCH.compile(room.path())?;
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
+    let names = moat.as_deref().ok().map(order::still_there).transpose()?;
     let peers = peers::all(room.path(), moat)?;
     let machine = Machine::here()?;
     let mut rows = measure(peers, &launch, args);
     compare(&mut rows, REFERENCE, "median_ms", "to_crun");
     compare(&mut rows, FLOOR, "median_ms", "to_floor");
     let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed(_)));
+    let mut versions: Vec<_> = ["crun", "runc", "bwrap"].into_iter().filter_map(version).collect();
+    versions.extend(names.map(|(there, listed)| {
+        format!("{there} of the {listed} names in {} are moat's", order::LIST)
+    }));
     let report = Report {
         benchmark: "container",
         method: format!("`true` to its exit, {} rounds, each contender in turn", args.rounds),
-        versions: ["crun", "runc", "bwrap"].into_iter().filter_map(version).collect(),
+        versions,
         machine,
         rows,
     };

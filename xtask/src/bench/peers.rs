@@ -114,7 +114,7 @@ fn moat(moat: &Path, room: &Path, root: &str, keys: &str) -> Result<Contender> {
 }
 
 /// The spec of `true` on the directory `root`.
-pub(super) fn spec(root: &str, memory_mib: u32, keys: &str) -> String {
+pub(crate) fn spec(root: &str, memory_mib: u32, keys: &str) -> String {
     format!(
         "[workload.bench]\nrootfs = \"{root}\"\ncommand = [\"/bin/true\"]\nhostname = \"bench\"\n\
          {keys}\n[workload.bench.resources]\ncpus = 1\nmemory = \"{memory_mib}MiB\"\npids = 512\n"
