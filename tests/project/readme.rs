@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use moat_tests::host;
 use moat_tests::moat::{Moat, executable};
 use moat_tests::seen::Seen;
+use moat_tests::workspace::Workspace;
 
 use crate::documents::root;
 
@@ -47,12 +48,17 @@ impl Example {
         words.map_while(|word| word.parse().ok()).collect()
     }
 
-    fn run(&self) -> Result<Seen> {
+    /// What it keeps is this test's alone.
+    fn run(&self, space: &Workspace) -> Result<Seen> {
         let moat = executable()?;
         let dir = moat.parent().context("moat is in a directory")?.display().to_string();
         let command = self.command.replace("cargo run --release -- ", "moat ");
         let path = format!("{dir}:{}", std::env::var("PATH").unwrap_or_default());
-        Moat::program("sh", ["-c", &command]).env("PATH", path).dir(&root()).run()
+        Moat::program("sh", ["-c", &command])
+            .env("PATH", path)
+            .env("XDG_DATA_HOME", space.data_home()?)
+            .dir(&root())
+            .run()
     }
 }
 
@@ -62,11 +68,12 @@ fn every_command_works() -> Result<()> {
     let examples = examples(&readme);
     ensure!(examples.len() >= 8, "only {examples:?}");
     let has_vms = host::has_vms();
+    let space = Workspace::new(None)?;
     for example in &examples {
         if example.comment == "the tests" {
             continue;
         }
-        let seen = example.run()?;
+        let seen = example.run(&space)?;
         if example.comment == "needs KVM" && !has_vms {
             seen.refused(5, "unavailable").context(example.command.clone())?;
             continue;
