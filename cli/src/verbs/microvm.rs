@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::args::{Boot, ConsoleArg, Microvm};
 use crate::console::{self, Asked, Resized};
 use crate::output::Output;
-use crate::{Failure, stdio};
+use crate::{Failure, resident, stdio};
 
 /// A shell's status for a command that a signal ended is this and the signal's number.
 const BY_SIGNAL: i32 = 128;
@@ -74,6 +74,8 @@ fn boot(output: Output, args: &Boot) -> Result<u8, Failure> {
         confine: confine_all_but_main,
     };
     let console = console.open(move || drop(stop.write(1)), resized)?;
+    // The command line, the kernel's bundle and all that was read for them are not needed again.
+    resident::give_back();
     let outcome = machine::run(kvm, config);
     let asked = console.close();
     ended(output, outcome.map_err(Fault::from)?, asked)
