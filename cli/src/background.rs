@@ -7,8 +7,8 @@
 //!                         ▼
 //!                       watches, keeps what is written, writes down the end
 //! ```
-//! Until the command has heard that the workload runs, nothing of it stays: a command that was
-//! interrupted takes it along.
+//! Until it was told that the workload runs, nothing of it stays: a command that was interrupted
+//! takes it along.
 
 use std::os::fd::OwnedFd;
 

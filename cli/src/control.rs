@@ -13,6 +13,7 @@ use moat_core::control::{Failure, NewProcess, Reply, Request};
 use moat_core::diagnose::{Code, Fault};
 use moat_core::lifecycle::{Instance, Journal};
 use moat_core::sandbox::{Exit, Process};
+use moat_core::spec::LONGEST_DURATION;
 use moat_core::workload::{Exec, Figures, SessionEvent, SessionId};
 use moat_host::log::Stream;
 use moat_host::socket::{Connection, Incoming, Listener};
@@ -186,9 +187,10 @@ impl Control {
         }
     }
 
-    /// Whether there was one. It has no session.
+    /// Whether there was one. It has no session, and waits for nothing.
     fn cut_off_idle(&mut self) -> bool {
-        let idle = self.clients.iter().find(|(_, client)| client.session.is_none());
+        let idle = |client: &Client| client.session.is_none() && !client.asks && !client.waits;
+        let idle = self.clients.iter().find(|(_, client)| idle(client));
         let idle = idle.map(|(number, _)| *number);
         idle.is_some_and(|number| self.clients.remove(&number).is_some())
     }
@@ -220,7 +222,8 @@ impl Control {
             }
         };
         if let Request::Stop(within) = request {
-            self.stop = Some(within);
+            // Nobody waits longer than a spec may say.
+            self.stop = Some(within.map(|within| within.min(LONGEST_DURATION)));
         }
         let reply = match client.answer(request, descriptors, instance) {
             Ok(None) => return,

@@ -150,12 +150,20 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 fn unreadable(path: &Path, error: io::Error, by_default: bool) -> Fault {
     let hint = match error.kind() {
         io::ErrorKind::NotFound if by_default => {
-            "name a spec (`moat run FILE`), or give a command (`moat run -- COMMAND`)"
+            "name a spec (`moat run FILE`), or give a command (`moat run -- COMMAND`)".to_owned()
         }
-        io::ErrorKind::NotFound => "see that the path is right",
-        io::ErrorKind::PermissionDenied => "see that this user may read it",
-        io::ErrorKind::IsADirectory => "name the file in it",
-        _ => "see that it is a file that can be read",
+        // A workload's name or a command was typed where a spec comes first.
+        io::ErrorKind::NotFound if path.extension().is_none() => {
+            let word = path.display();
+            format!(
+                "the first word is a spec: `moat run {DEFAULT_SPEC} {word}` runs its workload {word}, \
+                 `moat run -- {word}` a command"
+            )
+        }
+        io::ErrorKind::NotFound => "see that the path is right".to_owned(),
+        io::ErrorKind::PermissionDenied => "see that this user may read it".to_owned(),
+        io::ErrorKind::IsADirectory => "name the file in it".to_owned(),
+        _ => "see that it is a file that can be read".to_owned(),
     };
     Fault::new(Code::Spec, format!("{} can't be read", path.display())).hint(hint).because(error)
 }

@@ -56,6 +56,18 @@ fn every_problem_is_told_at_once_with_its_place() -> Result<()> {
 }
 
 #[test]
+fn a_name_or_a_command_in_the_specs_place() -> Result<()> {
+    let space = Workspace::new(None)?;
+    space.spec("")?;
+    let named = space.verb(&["run", "case"])?.run()?;
+    named.refused(3, "spec")?.stderr_has("`moat run moat.toml case`")?;
+    named.stderr_has("`moat run -- case`")?;
+    let mistyped = space.verb(&["run", "maot.toml"])?.run()?;
+    mistyped.refused(3, "spec")?.stderr_has("see that the path is right")?;
+    Ok(())
+}
+
+#[test]
 fn problems_as_json() -> Result<()> {
     let space = Workspace::new(None)?;
     space.whole_spec("[workload.case]\nimage = \"host\"\ncomand = [\"true\"]\nuser = \"\"\n")?;

@@ -9,50 +9,24 @@ use moat_tests::moat::Moat;
 use moat_tests::remains::Watched;
 use moat_tests::workspace::Workspace;
 
-use crate::killed::place;
+use crate::killed::{ELSEWHERE, place};
 
 /// What only an instance in the background comes to.
 pub(crate) const OWN: [FaultPoint; 5] =
     [KeptMade, KeptLocked, IdentityWritten, EndWritten, KeptForgotten];
 
-/// What is the monitor's own work, but for what is reached by other processes too or takes more to be
-/// reached: that is no other in the background.
+/// What is the monitor's own work, but for what takes more to be reached: that is no other in the
+/// background.
 pub(crate) fn points() -> Vec<FaultPoint> {
     if host::is_bed() {
         // Nothing of it depends on what differs there.
         return Vec::new();
     }
-    let not_here = [
-        DevicesMade,
-        FirstBegun,
-        DescriptorsClosed,
-        Named,
-        ToldToProceed,
-        BecameRoot,
-        KernelFilesystemsMounted,
-        Masked,
-        RootChanged,
-        ProgramPrepared,
-        SaidReady,
-        ToldToStart,
-        Joined,
-        WorkloadMade,
-        WorkloadRestricted,
-        SaidStarted,
-        MarkedStopping,
-        SessionMade,
-        SessionJoined,
-        SessionEntered,
-        SessionPrepared,
-        SessionHeard,
-        Gathered,
-        Frozen,
-        WorkloadReaped,
-    ];
+    let not_here = [DevicesMade, MarkedStopping, SessionMade, SessionHeard, Gathered, Frozen];
     let all = FaultPoint::ALL.iter().copied();
     let of_a_life =
         all.filter(|point| (place(KeptMade)..place(OrphanLocked)).contains(&place(*point)));
-    of_a_life.filter(|point| !not_here.contains(point)).collect()
+    of_a_life.filter(|point| !not_here.contains(point) && !ELSEWHERE.contains(point)).collect()
 }
 
 pub(crate) fn run(point: FaultPoint) -> Result<()> {

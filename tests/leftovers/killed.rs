@@ -22,7 +22,7 @@ use crate::odd::{is, until};
 const PLAIN: u32 = 54321;
 
 /// The points that are reached in other processes than moat itself.
-const ELSEWHERE: [FaultPoint; 19] = [
+pub(crate) const ELSEWHERE: [FaultPoint; 19] = [
     FirstBegun,
     DescriptorsClosed,
     Joined,

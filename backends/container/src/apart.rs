@@ -54,11 +54,7 @@ fn is_all(set: &CpuSet) -> bool {
 
 /// How many numbers are in a list like `0-3,5`.
 fn size(list: &str) -> Option<usize> {
-    list.trim_end().split(',').try_fold(0_usize, |sum, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        sum.checked_add(last.checked_sub(first)?)?.checked_add(1)
-    })
+    list.trim_end().parse().ok().map(|set: moat_core::spec::CpuSet| set.count())
 }
 
 #[cfg(test)]

@@ -229,7 +229,11 @@ impl Kept {
     fn look(dir: PathBuf) -> Option<Self> {
         // In this order: who lives may yet write down that it has ended, who does not has.
         let lives = File::open(dir.join(LOCK)).and_then(|file| lock::is_taken(&file));
-        let identity = read(&dir.join(IDENTITY)).ok()?;
+        let identity = match read(&dir.join(IDENTITY)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            // Damaged, or not to be read just now: it is there, and whoever clears leaves it.
+            identity => identity.ok().flatten(),
+        };
         let state = read(&dir.join(STATE)).ok().flatten();
         Some(Self { dir, identity, state, lives: lives.unwrap_or(false) })
     }

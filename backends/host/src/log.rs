@@ -9,7 +9,8 @@
 //! DIR/log     the newest          DIR/log.1, DIR/log.2, ...   older ones, each older than the one before
 //! ```
 //! A piece is written as soon as it is there, so that a prompt without an end of line is seen. Each
-//! is one write(2): what a killed monitor or a full disk cut off is passed over by readers.
+//! is one write(2). Where a full disk or a killed monitor cut one off, what is left of it is read as a
+//! piece, or with the next one; what makes no sense is passed over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -121,7 +121,8 @@ impl KvmReport {
     }
 }
 
-/// Opens `/dev/kvm` and runs the tiny guest. Ends within about 2 s, whatever the guest does.
+/// Opens `/dev/kvm` and runs the tiny guest. Ends within about 20 s, whatever the guest does;
+/// one that hangs, within 2 s.
 /// Uses the process's first real-time signal.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! `moat inspect`
 
+use jiff::Timestamp;
 use moat_core::lifecycle::Phase;
 use moat_core::policy::Decision;
 use moat_core::sandbox::Exit;
@@ -25,9 +26,9 @@ struct Told {
     pid: Option<u32>,
     /// The moat that runs it, while it lives.
     monitor: Option<u32>,
-    created: Option<String>,
-    started: Option<String>,
-    ended: Option<String>,
+    created: Option<Timestamp>,
+    started: Option<Timestamp>,
+    ended: Option<Timestamp>,
     exit: Option<Exit>,
     /// The status that `moat wait` gives.
     status: Option<u8>,
@@ -58,7 +59,6 @@ fn told(known: Known) -> Told {
         None => (None, None, None),
     };
     let header = known.running.map(|(_, header)| header);
-    let shown = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
     let of_state = state.as_ref();
     let exit = of_state.and_then(|state| state.exit);
     let (created, requested, decided, effective) = match identity {
@@ -75,9 +75,9 @@ fn told(known: Known) -> Told {
         state: known.phase,
         pid: known.pid,
         monitor: header.map(|header| header.monitor.pid),
-        created: shown(created),
-        started: shown(of_state.and_then(|state| state.started)),
-        ended: shown(of_state.and_then(|state| state.ended)),
+        created,
+        started: of_state.and_then(|state| state.started),
+        ended: of_state.and_then(|state| state.ended),
         exit,
         status: exit.map(|exit| exit.shell_status()),
         restarts: of_state.map_or(0, |state| state.restarts),

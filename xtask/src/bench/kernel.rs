@@ -37,8 +37,13 @@ impl Kernel {
         }
     }
 
+    /// This file, or the one of moat's store where none is named.
+    pub(super) fn chosen(file: Option<&Path>, moat: &Path) -> Result<Self> {
+        file.map_or_else(|| Self::of_store(moat), |file| Ok(Self::file(file)))
+    }
+
     /// The one that `moat kernel build` keeps, else moat's default one.
-    pub(super) fn of_store(moat: &Path) -> Result<Self> {
+    fn of_store(moat: &Path) -> Result<Self> {
         let output = Command::new(moat)
             .args(["kernel", "ls", "--format", "json"])
             .stderr(Stdio::inherit())

@@ -89,8 +89,8 @@ fn prepare(room: &Path, args: &Args) -> Result<(Kernel, Absent)> {
     qemu(&room.join(guest::QEMU_DIRECTORY))?;
     let moat = args.moat.clone().map_or_else(build::moat, Ok);
     let kernel = match (&args.kernel, &moat) {
-        (Some(file), _) => Kernel::file(file),
-        (None, Ok(moat)) => Kernel::of_store(moat)?,
+        (file, Ok(moat)) => Kernel::chosen(file.as_deref(), moat)?,
+        (Some(file), Err(_)) => Kernel::file(file),
         (None, Err(_)) => bail!("moat does not build: say which guest kernel with --kernel"),
     };
     copy(&kernel.image, &room.join(guest::KERNEL))?;

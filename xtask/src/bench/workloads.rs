@@ -32,26 +32,34 @@ const COLUMNS: [Column; 3] = [Column("container_s", 1), Column("vm_s", 1), Colum
 
 const IN_BED: &str = include_str!("workloads/in_bed.sh");
 
-/// A program: its name, what it does, what is added to its spec, and the walls that it runs behind.
-struct Program(&'static str, &'static str, &'static str, &'static str);
+struct Program {
+    name: &'static str,
+    /// What it does, for a shell in the workload.
+    script: &'static str,
+    /// Lines that its spec has besides.
+    spec: &'static str,
+    /// The walls that it runs behind, a word each.
+    walls: &'static str,
+}
 
-const BOTH: &str = "container vm";
+const fn program(name: &'static str, script: &'static str) -> Program {
+    Program { name, script, spec: "", walls: "container vm" }
+}
 
 const PROGRAMS: [Program; 7] = [
-    Program("busybox", include_str!("workloads/busybox.sh"), "", BOTH),
-    Program("cargo", include_str!("workloads/cargo.sh"), "", BOTH),
-    Program("git", include_str!("workloads/git.sh"), "", BOTH),
+    program("busybox", include_str!("workloads/busybox.sh")),
+    program("cargo", include_str!("workloads/cargo.sh")),
+    program("git", include_str!("workloads/git.sh")),
     // moat's filter, as Docker's and Podman's, lets nobody else make namespaces; and it gives nobody
     // that right in a container whose user 0 is the host's, as on the bed's own root.
-    Program(
-        "nested",
-        include_str!("workloads/nested.sh"),
-        "security = { cap_add = [\"SYS_ADMIN\"] }",
-        "vm",
-    ),
-    Program("node", include_str!("workloads/node.sh"), "", BOTH),
-    Program("postgres", include_str!("workloads/postgres.sh"), "", BOTH),
-    Program("python", include_str!("workloads/python.sh"), "", BOTH),
+    Program {
+        spec: "security = { cap_add = [\"SYS_ADMIN\"] }",
+        walls: "vm",
+        ..program("nested", include_str!("workloads/nested.sh"))
+    },
+    program("node", include_str!("workloads/node.sh")),
+    program("postgres", include_str!("workloads/postgres.sh")),
+    program("python", include_str!("workloads/python.sh")),
 ];
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
@@ -76,18 +84,16 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 /// Gathers everything in `room`, which the bed copies to its memory.
 fn prepare(room: &Path, args: &Args) -> Result<Kernel> {
     let moat = args.moat.clone().map_or_else(build::moat, Ok)?;
-    let kernel = match &args.kernel {
-        Some(file) => Kernel::file(file),
-        None => Kernel::of_store(&moat)?,
-    };
+    let kernel = Kernel::chosen(args.kernel.as_deref(), &moat)?;
     kernel.install(&moat, &room.join("data"))?;
     fs::copy(&moat, room.join("moat")).with_context(|| moat.display().to_string())?;
     let inside = room.join("inside");
     fs::create_dir(&inside)?;
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|own| own == name);
-    let unknown = args.names.iter().find(|own| PROGRAMS.iter().all(|program| program.0 != **own));
+    let unknown =
+        args.names.iter().find(|own| PROGRAMS.iter().all(|program| program.name != **own));
     ensure!(unknown.is_none(), "there is no program {}", unknown.map_or("", String::as_str));
-    for Program(name, script, spec, walls) in PROGRAMS.iter().filter(|program| wanted(program.0)) {
+    for Program { name, script, spec, walls } in PROGRAMS.iter().filter(|one| wanted(one.name)) {
         fs::write(inside.join(format!("{name}.sh")), script)?;
         fs::write(room.join(format!("{name}.walls")), walls)?;
         fs::write(room.join(format!("{name}.toml")), own_spec(name, spec))?;

@@ -110,6 +110,19 @@ fn a_name_is_one_instances_within_its_project() {
 }
 
 #[test]
+fn what_can_not_be_read_is_not_taken_for_half_made() {
+    let (_data, shelf) = shelf();
+    drop(shelf.begin(&identity("00000000000a", "web", "shop")).unwrap());
+    let dir = shelf.instances.join("00000000000a");
+    fs::remove_file(dir.join(IDENTITY)).unwrap();
+    // EISDIR.
+    fs::create_dir(dir.join(IDENTITY)).unwrap();
+    assert_eq!(only(&shelf).identity, None);
+    let _keeper = shelf.begin(&identity("00000000000b", "db", "shop")).unwrap();
+    assert!(dir.join(LOCK).exists(), "another's start has removed it");
+}
+
+#[test]
 fn what_is_damaged_can_be_removed_and_half_made_goes_by_itself() {
     let (_data, shelf) = shelf();
     let keeper = shelf.begin(&identity("00000000000a", "web", "shop")).unwrap();

@@ -34,7 +34,7 @@ const HEADER: usize = 128;
 /// Lets the process at the other end go on, with these mounts.
 pub(super) fn give(socket: &UnixStream, trees: Option<Trees>) -> nix::Result<()> {
     let (given, root, volumes) = match trees {
-        Some(Trees { root, volumes, .. }) => (true, root, volumes),
+        Some(Trees { root, volumes }) => (true, root, volumes),
         None => (false, Vec::new(), Vec::new()),
     };
     let header = Header { trees: given, root: root.len(), volumes: volumes.len() };
@@ -77,7 +77,7 @@ pub(super) fn wait(socket: &UnixStream) -> nix::Result<Option<Trees>> {
         root.append(&mut found);
     }
     let volumes = root.split_off(header.root);
-    Ok(Some(Trees { root, volumes, foreign: false }))
+    Ok(Some(Trees { root, volumes }))
 }
 
 fn receive(socket: &UnixStream, bytes: &mut [u8]) -> nix::Result<Vec<OwnedFd>> {
@@ -119,7 +119,7 @@ mod tests {
         let (here, there) = UnixStream::pair().unwrap();
         let mut volumes = files(450);
         volumes.push(File::open("/dev/null").unwrap().into());
-        give(&here, Some(Trees { root: files(3), volumes, foreign: false })).unwrap();
+        give(&here, Some(Trees { root: files(3), volumes })).unwrap();
         let trees = wait(&there).unwrap().unwrap();
         assert_eq!((trees.root.len(), trees.volumes.len()), (3, 451));
         let last: File = trees.volumes.into_iter().last().unwrap().into();

@@ -86,8 +86,6 @@ pub(super) struct Trees {
     /// root alone, with all that is mounted below it.
     pub(super) root: Vec<OwnedFd>,
     pub(super) volumes: Vec<OwnedFd>,
-    /// Whether mounts are among them that are not to be seen.
-    pub(super) foreign: bool,
 }
 
 impl Shared {
@@ -99,7 +97,6 @@ impl Shared {
         Ok(Trees {
             root: root.collect::<Result<_, _>>()?,
             volumes: volumes.collect::<Result<_, _>>()?,
-            foreign: false,
         })
     }
 
@@ -108,7 +105,7 @@ impl Shared {
         let root = copy(&self.root, Depth::All, true, None)?;
         let volumes = self.volumes.iter().map(|volume| volume.take(None));
         let volumes = volumes.collect::<Result<_, _>>()?;
-        Ok(Trees { root: vec![root], volumes, foreign: true })
+        Ok(Trees { root: vec![root], volumes })
     }
 
     /// Where what makes up the root is on this host: the root first.
@@ -124,6 +121,8 @@ impl Shared {
         let none = None::<&str>;
         nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(at("make all mounts private", "/"))?;
+        // Then what is not to be seen is among it.
+        let takes_all = trees.is_none();
         // Taken before the skeleton is mounted, which could otherwise lie inside the root.
         let trees = trees.map_or_else(|| self.take_all(), Ok)?;
         let own = Path::new("/proc/self/fd");
@@ -139,7 +138,7 @@ impl Shared {
             fs::write(file, []).map_err(io_at("make", file))?;
         }
         self.attach(&trees)?;
-        self.mask(trees.foreign)?;
+        self.mask(takes_all)?;
         mount::restrict(descriptors.as_fd(), Depth::One, INERT.and(Attributes::READ_ONLY))
             .map_err(at("make read-only", own))?;
         attach(&descriptors, Path::new(DESCRIPTORS))?;

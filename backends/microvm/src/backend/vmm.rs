@@ -83,6 +83,12 @@ pub(super) enum LaunchError {
     /// What it is to share.
     #[error("can't give the VMM what it shares")]
     Share(#[from] JailError),
+    /// It could not come so far that it could be told to go on.
+    #[error("the VMM's process can't be confined: {reason}")]
+    Unready {
+        /// What failed, outermost first.
+        reason: String,
+    },
     /// It ended before it was told to go on.
     #[error("the VMM's process ended at once")]
     Gone(#[source] io::Error),
@@ -223,6 +229,9 @@ impl VmmProcess {
         let gone = |errno: Errno| LaunchError::Gone(errno.into());
         let mut ready = [0; 1];
         (&self.ending).read_exact(&mut ready).map_err(LaunchError::Gone)?;
+        if ready != HANDSHAKE {
+            return Err(self.unready(ready));
+        }
         let pid = self.child.pid();
         if !mapping.is_plain_user() {
             // A convenience: with fewer, a guest can remember fewer files.
@@ -239,6 +248,14 @@ impl VmmProcess {
         };
         handover::give(&self.ending, trees).map_err(gone)?;
         Ok(warnings)
+    }
+
+    /// Why it ends instead of being ready: in the words that begin with what was read for that.
+    fn unready(&self, first: [u8; 1]) -> LaunchError {
+        match ending_after(&first, &self.ending) {
+            Some(Ending::Failed { reasons }) => LaunchError::Unready { reason: reasons.join(": ") },
+            _ => LaunchError::Gone(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// Its pid.
@@ -285,10 +302,15 @@ impl VmmProcess {
         if self.reaped.flatten().is_some_and(|signal| signal.number() == libc::SIGSYS) {
             return Some(Ending::Failed { reasons: vec![killed::by_filter(self.pid())] });
         }
-        let mut text = String::new();
-        (&self.ending).take(ENDING_LIMIT).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
+        ending_after(&[], &self.ending)
     }
+}
+
+/// What a VMM has said of its end, of which this much was read before.
+fn ending_after(first: &[u8], ending: &UnixStream) -> Option<Ending> {
+    let mut text = String::new();
+    first.chain(ending.take(ENDING_LIMIT)).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 impl Drop for VmmProcess {

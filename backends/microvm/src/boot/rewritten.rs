@@ -20,6 +20,11 @@ const PAGE: u64 = 4096;
 /// More than this of data is not all written at once.
 const DATA_LIMIT: u64 = 8 << 20;
 
+/// A larger file, or a larger table in it, is no kernel that this was made for: some 40 MB and 400 KB
+/// is what distributions have.
+const FILE_LIMIT: u64 = 256 << 20;
+const TABLE_LIMIT: u64 = 4 << 20;
+
 /// `struct alt_instr` (Linux arch/x86/include/asm/alternative.h): the place, relative to the entry
 /// itself, comes first. Since 6.4 its size is 14, before that it was 12.
 const ENTRY_SIZES: [usize; 2] = [14, 12];
@@ -37,6 +42,9 @@ pub(super) fn ranges(file: &File) -> Vec<Range<u64>> {
 }
 
 fn find(file: &File) -> Option<Vec<Range<u64>>> {
+    if file.metadata().ok()?.len() > FILE_LIMIT {
+        return None;
+    }
     let cache = ReadCache::new(file);
     let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
     let endian = header.endian().ok()?;
@@ -53,11 +61,11 @@ fn find(file: &File) -> Option<Vec<Range<u64>>> {
     }
     let sections = header.sections(endian, &cache).ok()?;
     let mut pages = match sections.section_by_name(endian, b".altinstructions") {
-        Some((_, section)) => {
+        Some((_, section)) if section.sh_size(endian) <= TABLE_LIMIT => {
             let entries = section.data(endian, &cache).ok()?;
             alternatives(entries, section.sh_addr(endian), &segments).unwrap_or_default()
         }
-        None => Vec::new(),
+        _ => Vec::new(),
     };
     pages.sort_unstable();
     let mut ranges = merge(&pages);
@@ -101,7 +109,10 @@ fn data(segments: &[Segment]) -> Option<Range<u64>> {
 fn merge(pages: &[u64]) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for page in pages {
-        let (start, end) = (page * PAGE, (page + 1) * PAGE);
+        let Some(end) = page.checked_add(1).and_then(|next| next.checked_mul(PAGE)) else {
+            continue;
+        };
+        let start = end - PAGE;
         match ranges.last_mut() {
             Some(last) if last.end >= start => last.end = end,
             _ => ranges.push(start..end),
@@ -115,6 +126,19 @@ mod tests {
     use super::*;
 
     const LINKED: u64 = 0xffff_ffff_8100_0000;
+
+    #[test]
+    fn the_last_page_of_all_is_none_of_a_guests() {
+        assert_eq!(merge(&[1, 2, u64::MAX / PAGE]), merge(&[1, 2]));
+        assert_eq!(merge(&[u64::MAX / PAGE]), Vec::new());
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_looked_at() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(FILE_LIMIT + 1).unwrap();
+        assert_eq!(find(&file), None);
+    }
 
     fn segments() -> Vec<Segment> {
         let code = Segment { linked: LINKED, physical: 0x100_0000..0x110_0000, writable: false };

@@ -59,16 +59,13 @@ fn refused(_: caps::errors::CapsError) -> Errno {
 pub(crate) const FILES: u64 = 1 << 20;
 
 /// As many descriptors as the file server may have; no core dump, which would hold guest memory.
-/// To be called while there are rights to exceed the hard limit with.
+/// Its owner has raised the hard limit before, if it could: this process may not.
 ///
 /// # Errors
 /// The kernel's.
 pub(crate) fn set_limits() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // A plain user has no more than the hard limit.
-    if hard >= FILES || setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).is_err() {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
 }
 

@@ -96,10 +96,7 @@ fn prepare(room: &Path, args: &Args) -> Result<Kernel> {
     archive.file("init", &fs::read(&io)?)?;
     fs::write(room.join(INITRAMFS), archive.finish()?).context(INITRAMFS)?;
     let moat = args.moat.clone().map_or_else(build::moat, Ok)?;
-    let kernel = match &args.kernel {
-        Some(file) => Kernel::file(file),
-        None => Kernel::of_store(&moat)?,
-    };
+    let kernel = Kernel::chosen(args.kernel.as_deref(), &moat)?;
     copy(&kernel.image, &room.join(KERNEL))?;
     copy(&moat, &room.join(MOAT))?;
     Ok(kernel)

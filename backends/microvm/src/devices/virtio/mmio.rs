@@ -321,7 +321,7 @@ impl Transport {
     pub fn stop(&mut self) {
         match mem::replace(&mut self.state, State::Lost) {
             State::Running => {
-                // Can't fail: one write to a fresh counter.
+                // Can't fail: one write to a counter that the start has emptied.
                 let _ = self.stop.write(1);
                 match self.worker.wait() {
                     Ok(config) => {
